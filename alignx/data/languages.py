@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEFAULT_LANGUAGES', 'normalize_language', 'language_name', 'language_script', 'script_name', 'language_id']
 
-# %% ../../nbs/data/01_languages.ipynb #d703e75f
+# %% ../../nbs/data/01_languages.ipynb #6a1b48fb
 import zlib
 from functools import lru_cache
 from string import ascii_lowercase
@@ -15,10 +15,10 @@ from langcodes import Language
 
 from ..errors import UsageError, unknown
 
-# %% ../../nbs/data/01_languages.ipynb #9b04c52e
+# %% ../../nbs/data/01_languages.ipynb #1c243467
 DEFAULT_LANGUAGES = ("en", "zh", "es", "fr", "de", "ru", "ja", "ar", "bn", "sw", "th", "tr")
 
-# %% ../../nbs/data/01_languages.ipynb #696c813a
+# %% ../../nbs/data/01_languages.ipynb #ed89db06
 def _shortest(tag: str) -> str:
     "The shortest tag with the same likely language, script and country as `tag`."
     language = Language.get(langcodes.standardize_tag(tag, macro=True))
@@ -29,7 +29,7 @@ def _shortest(tag: str) -> str:
             return candidate.to_tag()
     return language.to_tag()
 
-# %% ../../nbs/data/01_languages.ipynb #e2598d22
+# %% ../../nbs/data/01_languages.ipynb #3b6e8e5f
 @lru_cache
 def _names() -> dict:
     "English name → code, for every language that has a two-letter code."
@@ -47,16 +47,10 @@ def _not_a_language(value: str, where: str) -> UsageError:
             return UsageError(f"{place}unknown language {value!r}: that is a country; did you mean {spoken!r} ({Language.get(spoken).display_name()})?")
     return unknown("language", value, [*_names(), *_names().values()], where)
 
-# %% ../../nbs/data/01_languages.ipynb #f2f3c0c9
+# %% ../../nbs/data/01_languages.ipynb #a6f09889
 @lru_cache(maxsize=4096)
-def normalize_language(
-    tag: str,  # a code of any standard ("zho_Hans", "cmn", "zh-CN") or a name ("Chinese")
-    where: str = "",  # file, row and field, for the error
-) -> str:  # the shortest BCP-47 tag, for example "zh"
-    """The one code that this package uses for a language.
-
-    Raises `UsageError`, with the nearest valid choice, for what is no language."""
-    value = str(tag).strip()
+def _normal(value: str) -> str | None:
+    "The shortest tag for a code or a name; None if it is neither."
     try:
         if Language.get(value).is_valid():
             return _shortest(value)
@@ -65,9 +59,23 @@ def normalize_language(
     try:
         return _shortest(langcodes.find(value).to_tag())
     except LookupError:
-        raise _not_a_language(value, where) from None
+        return None
 
-# %% ../../nbs/data/01_languages.ipynb #1d9bb3b6
+
+def normalize_language(
+    tag: str,  # a code of any standard ("zho_Hans", "cmn", "zh-CN") or a name ("Chinese")
+    where: str = "",  # file, row and field, for the error
+) -> str:  # the shortest BCP-47 tag, for example "zh"
+    """The one code that this package uses for a language.
+
+    Raises `UsageError`, with the nearest valid choice, for what is no language."""
+    value = str(tag).strip()
+    code = _normal(value)
+    if code is None:
+        raise _not_a_language(value, where)
+    return code
+
+# %% ../../nbs/data/01_languages.ipynb #2df9e1db
 def language_name(
     code: str,  # any code that `normalize_language` reads
 ) -> str:  # for example "Chinese"
@@ -88,7 +96,7 @@ def script_name(
     "The English name of the script that a language is usually written in."
     return Language.make(script=language_script(code)).script_name()
 
-# %% ../../nbs/data/01_languages.ipynb #41f206e8
+# %% ../../nbs/data/01_languages.ipynb #ab09e880
 @lru_cache(maxsize=4096)
 def language_id(
     code: str | None,  # any code that `normalize_language` reads; None for no language

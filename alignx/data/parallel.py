@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['FEATURES', 'RESERVED', 'READERS', 'records', 'check_text', 'load_parallel']
 
-# %% ../../nbs/data/02_parallel.ipynb #a90aee95
+# %% ../../nbs/data/02_parallel.ipynb #41ce86f4
 import csv
 import gzip
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -22,11 +23,11 @@ from datasets import get_dataset_config_names, load_dataset, load_from_disk
 from .languages import normalize_language
 from ..errors import InputError, UsageError, unknown
 
-# %% ../../nbs/data/02_parallel.ipynb #bed0e2b3
+# %% ../../nbs/data/02_parallel.ipynb #d0a8de34
 FEATURES = Features({name: Value("string") for name in ("id", "domain", "source", "target", "source_lang", "target_lang")})
 RESERVED = ("id", "domain", "split")
 
-# %% ../../nbs/data/02_parallel.ipynb #01dd6c83
+# %% ../../nbs/data/02_parallel.ipynb #79412eb0
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     "The lines of a text file, gzipped or not, each with its number from 1."
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
@@ -51,7 +52,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict]]:
                 raise InputError(f"{path}, row {number}: expected an object, got {type(record).__name__}; write one object per line")
             yield number, record
 
-# %% ../../nbs/data/02_parallel.ipynb #f2596775
+# %% ../../nbs/data/02_parallel.ipynb #eafecd41
 def _delimited(path: Path, delimiter: str) -> Iterator[tuple[int, dict]]:
     "The rows of a CSV or TSV file as dictionaries; the first line names the columns."
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
@@ -74,7 +75,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
     batches = pyarrow.parquet.ParquetFile(path).iter_batches()
     yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1)
 
-# %% ../../nbs/data/02_parallel.ipynb #5e315729
+# %% ../../nbs/data/02_parallel.ipynb #a1753462
 READERS = {
     ".jsonl": _json_lines,
     ".csv": lambda path: _delimited(path, ","),
@@ -87,7 +88,7 @@ def _reader(path: Path):
     "The function that reads files named like `path`, or None."
     return READERS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
 
-# %% ../../nbs/data/02_parallel.ipynb #0f20ee54
+# %% ../../nbs/data/02_parallel.ipynb #8025ac92
 def _hub_parts(name: str, languages: tuple | None, split: str | None) -> Iterator[tuple[str, Iterable]]:
     "The datasets behind a Hub name: one per configuration that joins two of `languages`."
     name, _, config = name.partition(":")
@@ -105,6 +106,7 @@ def _hub_parts(name: str, languages: tuple | None, split: str | None) -> Iterato
         yield from _dataset_parts(f"{name}:{config}", load_dataset(name, config, split=split), None)
 
 
+@lru_cache(maxsize=4096)
 def _language(code: str) -> str | None:
     "The normal form of `code`, or None where it is no language."
     try:
@@ -123,7 +125,7 @@ def _dataset_parts(name: str, data, split: str | None) -> Iterator[tuple[str, It
     else:
         yield name, data
 
-# %% ../../nbs/data/02_parallel.ipynb #372fa575
+# %% ../../nbs/data/02_parallel.ipynb #61f498b2
 def _parts(source, languages: tuple | None, split: str | None) -> Iterator[tuple[str, Iterable, bool]]:
     "Everything that `source` names: (name, records, whether the records themselves say which split they are in)."
     if isinstance(source, (Dataset, IterableDataset, DatasetDict, IterableDatasetDict)):
@@ -160,7 +162,7 @@ def records(
     if split and says_split and split not in splits:
         raise unknown("split", split, splits - {None}, where=str(source)) if splits - {None} else UsageError(f"{source}: its rows have no field 'split'; leave `split` out")
 
-# %% ../../nbs/data/02_parallel.ipynb #80943524
+# %% ../../nbs/data/02_parallel.ipynb #a4116010
 def check_text(
     value,  # what was found
     where: str,  # the file and row
@@ -176,7 +178,7 @@ def check_text(
             raise InputError(f"{where}, field {field!r}: holds half of a character (a lone surrogate); mend or drop the row") from None
     return value
 
-# %% ../../nbs/data/02_parallel.ipynb #0970c412
+# %% ../../nbs/data/02_parallel.ipynb #7cc11a00
 def _texts(record: dict, where: str) -> dict[str, str]:
     "Language → text of a record that holds texts by language; `null` and empty columns are absent languages."
     field = next((name for name in ("text", "translation") if isinstance(record.get(name), dict)), None)
@@ -186,16 +188,15 @@ def _texts(record: dict, where: str) -> dict[str, str]:
         given = {code: value for code, value in record.items() if value not in (None, "") and code not in RESERVED and _language(code)}
     texts = {}
     for code, value in given.items():
-        name = f"{field}.{code}" if field else code
-        language = normalize_language(code, where=f"{where}, field {name!r}")
+        language = _language(code) or normalize_language(code, f"{where}, field '{field}.{code}'")
         if language in texts:
-            raise InputError(f"{where}, field {name!r}: a second text in language {language!r}; keep one of them")
-        texts[language] = check_text(value, where, name)
+            raise InputError(f"{where}, field {code!r}: a second text in language {language!r}; keep one of them")
+        texts[language] = check_text(value, where, code)
     if not field and len(texts) < 2:
         raise InputError(f"{where}: fields {', '.join(map(repr, record))} hold no pair; give 'source' and 'target', 'translation', 'text', or one column per language")
     return texts
 
-# %% ../../nbs/data/02_parallel.ipynb #e30b00af
+# %% ../../nbs/data/02_parallel.ipynb #c2397596
 def _pairs(texts: dict[str, str], pivot: str, languages: tuple | None) -> Iterator[dict]:
     "Rows pivot → x for every other language of `texts`, in the order of `languages`."
     kept = {code: texts[code] for code in (languages or texts) if code in texts}
@@ -217,7 +218,7 @@ def _pair(record: dict, where: str, languages: tuple | None) -> dict:
             raise InputError(f"{where}, field {name!r}: missing; add it, or name the two languages, as in languages=('en', 'de')")
     return row
 
-# %% ../../nbs/data/02_parallel.ipynb #dc3e4ee0
+# %% ../../nbs/data/02_parallel.ipynb #df84d6a1
 def load_parallel(
     source,  # a file, a folder, a `Dataset`, or the name of one on the Hub ("Helsinki-NLP/opus-100")
     languages: Iterable[str] | None = None,  # keep these, the first is the pivot; None keeps all, from English
