@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/evaluate/00_evaluate.ipynb #0998858d
+# %% ../../nbs/evaluate/00_evaluate.ipynb #84aecc9d
 import lazy_loader
 
-# %% ../../nbs/evaluate/00_evaluate.ipynb #855e9193
+# %% ../../nbs/evaluate/00_evaluate.ipynb #aad22e0a
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "embeddings": ["embed_layers"],
         "alignment": ["METRICS", "alignment_items", "alignment_table", "best_layer", "compare_items", "margin_score", "mexa_score", "retrieval_accuracy", "sentence_scores", "summarise", "tabulate"],
-        "perplexity": ["perplexity", "perplexity_by_language"],
+        "language_modeling": ["perplexity", "perplexity_by_language"],
         "statistics": ["PairedDifference", "bootstrap_interval", "paired_difference"],
         "report": ["write_report"],
     },
