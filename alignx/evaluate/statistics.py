@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['bootstrap_interval', 'PairedDifference', 'paired_difference']
 
-# %% ../../nbs/evaluate/04_statistics.ipynb #2a6da872
+# %% ../../nbs/evaluate/04_statistics.ipynb #d9632aca
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import InputError, UsageError
 
-# %% ../../nbs/evaluate/04_statistics.ipynb #8467b87c
+# %% ../../nbs/evaluate/04_statistics.ipynb #9ecbac32
 def _resampled_means(
     values: np.ndarray,  # [items, scores]
     resamples: int,  # number of draws
@@ -30,7 +30,7 @@ def _resampled_means(
         means[start : start + size] = counts @ values / count
     return means
 
-# %% ../../nbs/evaluate/04_statistics.ipynb #9663c1f1
+# %% ../../nbs/evaluate/04_statistics.ipynb #99b4d020
 def _as_items(
     values,  # [items] or [items, scores]
     what: str = "values",  # for the message
@@ -54,7 +54,7 @@ def _check_request(
     if not 0 < confidence < 1:
         raise UsageError(f"confidence: expected a share between 0 and 1, got {confidence}")
 
-# %% ../../nbs/evaluate/04_statistics.ipynb #f3f113d7
+# %% ../../nbs/evaluate/04_statistics.ipynb #5d222b74
 def bootstrap_interval(
     values,  # [items] or [items, scores]: what each item contributes to the mean
     resamples: int = 1000,  # number of draws
@@ -68,7 +68,7 @@ def bootstrap_interval(
     low, high = np.quantile(_resampled_means(items, resamples, seed), [tail, 1 - tail], axis=0)
     return (float(low[0]), float(high[0])) if np.ndim(values) == 1 else (low, high)
 
-# %% ../../nbs/evaluate/04_statistics.ipynb #b4dcfd72
+# %% ../../nbs/evaluate/04_statistics.ipynb #9f7d2a59
 @dataclass
 class PairedDifference:
     "How much the second mean is above the first, on the same items."
@@ -95,4 +95,4 @@ def paired_difference(
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     beyond = min((draws <= 0).sum(), (draws >= 0).sum())
-    return PairedDifference(float((second - first).mean()), float(low), float(high), min(1.0, 2 * (beyond + 1) / (resamples + 1)))
+    return PairedDifference(float((second - first).mean()), float(low), float(high), min(1.0, float(2 * (beyond + 1) / (resamples + 1))))
