@@ -5,16 +5,19 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/data/00_data.ipynb #beac205b
+# %% ../../nbs/data/00_data.ipynb #796f5d36
 import lazy_loader
 
-# %% ../../nbs/data/00_data.ipynb #c2d5b003
+# %% ../../nbs/data/00_data.ipynb #c68ab1c4
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "languages": ["DEFAULT_LANGUAGES", "normalize_language", "language_name", "language_script", "script_name", "language_id"],
         "parallel": ["load_parallel"],
+        "cleaning": ["clean_parallel", "report_table"],
+        "mixing": ["mix_directions"],
         "instructions": ["TEMPLATES", "Template", "load_instructions", "mirror_row", "render", "translation_instructions"],
         "encoding": ["AlignmentCollator", "encode_rows", "encoding_report"],
+        "inspecting": ["preview"],
     },
 )
