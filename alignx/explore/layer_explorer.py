@@ -94,7 +94,7 @@ class ExplorerState(anywidget.AnyWidget):
             raise UsageError("models_shown is empty; name at least one of " + ", ".join(self.data["models"]))
         return value
 
-# %% ../../nbs/explore/02_layer_explorer.ipynb #92f51442
+# %% ../../nbs/explore/02_layer_explorer.ipynb #61cfc298
 class Pages(ExplorerState):
     "An explorer's state as a page."
 
@@ -119,8 +119,11 @@ class Pages(ExplorerState):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(self.to_html(), encoding="utf-8")
-        os.replace(partial, path)
+        try:
+            partial.write_text(self.to_html(), encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
         return path
 
 # %% ../../nbs/explore/02_layer_explorer.ipynb #80e707d5
