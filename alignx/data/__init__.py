@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/data/00_data.ipynb #796f5d36
+# %% ../../nbs/data/00_data.ipynb #c0fdc39f
 import lazy_loader
 
-# %% ../../nbs/data/00_data.ipynb #c68ab1c4
+# %% ../../nbs/data/00_data.ipynb #df880920
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={

@@ -6,7 +6,7 @@
 __all__ = ['log', 'SOURCE', 'TARGET', 'BYTE', 'TWINNED', 'REPORT', 'PADDING', 'find_span', 'split_byte_runs', 'encode_rows',
            'encoding_report', 'AlignmentCollator']
 
-# %% ../../nbs/data/06_encoding.ipynb #f05888f4
+# %% ../../nbs/data/06_encoding.ipynb #a1c2664f
 import logging
 import re
 from collections import Counter
@@ -23,11 +23,11 @@ from .instructions import Rendered, Template, get_template, mirror_row, render
 from .languages import language_id
 from ..errors import InputError, UsageError, unknown
 
-# %% ../../nbs/data/06_encoding.ipynb #209b899e
+# %% ../../nbs/data/06_encoding.ipynb #bced9260
 log = logging.getLogger(__name__)
 SOURCE, TARGET = 1, 2
 
-# %% ../../nbs/data/06_encoding.ipynb #55fc0bac
+# %% ../../nbs/data/06_encoding.ipynb #b123ba52
 def _belongs(start: int, end: int, extent: tuple[int, int], text: str) -> bool:
     "Whether a token with characters `start:end` stands for the sentence at `extent` more than for what is around it."
     if extent[0] <= start and end <= extent[1]:
@@ -52,7 +52,7 @@ def find_span(
             touching.pop(edge)
     return (touching[0], touching[-1] + 1) if touching else None
 
-# %% ../../nbs/data/06_encoding.ipynb #36b97be7
+# %% ../../nbs/data/06_encoding.ipynb #e564654c
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -75,7 +75,7 @@ def split_byte_runs(
         start = end
     return split
 
-# %% ../../nbs/data/06_encoding.ipynb #797b3fa7
+# %% ../../nbs/data/06_encoding.ipynb #73957a1d
 def _encode_row(ids: list[int], offsets: np.ndarray, tokens, rendered: Rendered, eos: int | None, max_length: int, completion_only: bool) -> dict:
     "The columns of one row; `tokens()` gives the tokens as strings, and is only called where they are needed."
     edges = [edge for extent in (rendered.source, rendered.target, rendered.completion) if extent for edge in extent]
@@ -96,7 +96,7 @@ def _encode_row(ids: list[int], offsets: np.ndarray, tokens, rendered: Rendered,
     kept = min(len(ids), max_length)
     return {"input_ids": ids[:kept], "attention_mask": [1] * kept, "labels": labels[:kept], "spans": spans[:kept], "truncated": len(ids) - kept}
 
-# %% ../../nbs/data/06_encoding.ipynb #c428389b
+# %% ../../nbs/data/06_encoding.ipynb #3aba8002
 def _encode_rendered(rendered: list[Rendered], tokenizer, max_length: int, completion_only: bool) -> dict[str, list]:
     "The columns of many rows, from one call of the tokenizer."
     encoded = tokenizer([one.text for one in rendered], return_offsets_mapping=True, split_special_tokens=True, verbose=False)
@@ -108,14 +108,14 @@ def _encode_rendered(rendered: list[Rendered], tokenizer, max_length: int, compl
             values.append(row[name])
     return columns
 
-# %% ../../nbs/data/06_encoding.ipynb #64b043af
+# %% ../../nbs/data/06_encoding.ipynb #61a30d6e
 TWINNED = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "target_lang")
 
 
 def _filler(tokenizer) -> dict:
     "The twin of a row that has none: one token that no loss looks at."
     token = next((one for one in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) if one is not None), 0)
-    return {"input_ids": [token], "attention_mask": [1], "labels": [-100], "spans": [0], "truncated": 0}
+    return {"input_ids": [token], "attention_mask": [1], "labels": np.array([-100], dtype=np.int32), "spans": np.zeros(1, dtype=np.int8), "truncated": 0}
 
 
 def _twins(rows: list[dict], tokenizer, template: Template, max_length: int, completion_only: bool) -> dict[str, list]:
@@ -127,7 +127,7 @@ def _twins(rows: list[dict], tokenizer, template: Template, max_length: int, com
     picks = [next(position) if twin else None for twin in has_twin]
     return {name: [filler[name] if pick is None else encoded[name][pick] for pick in picks] for name in filler}
 
-# %% ../../nbs/data/06_encoding.ipynb #82ff9c76
+# %% ../../nbs/data/06_encoding.ipynb #65b83565
 def _check_rows(rows: list[dict], indices: list[int]):
     "Raise `InputError` for rows that cannot be rendered."
     for index, row in zip(indices, rows):
@@ -152,7 +152,7 @@ def _encode_batch(batch: dict, indices: list[int], tokenizer, template: Template
         columns["truncated"] = [one + other for one, other in zip(columns["truncated"], twins["truncated"])]
     return columns
 
-# %% ../../nbs/data/06_encoding.ipynb #5ca68cc7
+# %% ../../nbs/data/06_encoding.ipynb #521367e6
 def _features(mirror: bool) -> Features:
     "The types of the columns, as narrow as they can be: encoded text is what fills a disk."
     types = {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("int32")), "spans": List(Value("int8")),
@@ -170,7 +170,7 @@ def _check_settings(tokenizer, max_length: int, train_on: str):
     if max_length < 1:
         raise UsageError(f"max_length {max_length}: must be at least 1 token")
 
-# %% ../../nbs/data/06_encoding.ipynb #36753e15
+# %% ../../nbs/data/06_encoding.ipynb #a9304aad
 def encode_rows(
     rows: Dataset | IterableDataset,  # instruction, input, output and, for translations, source_lang and target_lang
     tokenizer: PreTrainedTokenizerBase,  # any fast tokenizer
@@ -192,7 +192,7 @@ def encode_rows(
         log.warning("%d of %d rows are longer than %d tokens and were cut; their cut sentences leave the alignment losses", cut, len(encoded), max_length)
     return encoded
 
-# %% ../../nbs/data/06_encoding.ipynb #d81b8c6e
+# %% ../../nbs/data/06_encoding.ipynb #759f9d6a
 REPORT = ("rows", "tokens", "tokens with a label", "rows cut", "tokens cut", "translations", "translations without a source span", "translations without a target span")
 
 
@@ -213,7 +213,7 @@ def encoding_report(
         counts.update(dict(zip(REPORT, map(int, found))))
     return pd.Series(counts)
 
-# %% ../../nbs/data/06_encoding.ipynb #286a3eae
+# %% ../../nbs/data/06_encoding.ipynb #308762bf
 PADDING = {"attention_mask": 0, "labels": -100, "spans": 0}
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHADES', 'PLAIN', 'ANSI', 'token_texts', 'Token', 'Preview', 'preview']
 
-# %% ../../nbs/data/07_inspecting.ipynb #d9a7d6f2
+# %% ../../nbs/data/07_inspecting.ipynb #b56d51a1
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -15,10 +15,8 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from .encoding import SOURCE, TARGET, encode_rows
-from .instructions import FEATURES
-from ..errors import InputError
 
-# %% ../../nbs/data/07_inspecting.ipynb #44018031
+# %% ../../nbs/data/07_inspecting.ipynb #5dac8d15
 def token_texts(
     ids: list[int],  # the tokens of a row
     tokenizer: PreTrainedTokenizerBase,  # the one that made them
@@ -32,7 +30,7 @@ def token_texts(
         shown = text if whole else shown
     return texts
 
-# %% ../../nbs/data/07_inspecting.ipynb #723ae43b
+# %% ../../nbs/data/07_inspecting.ipynb #eaa65a02
 SHADES = {SOURCE: ("rgba(86,180,233,.35)", "rgba(86,180,233,.65)"), TARGET: ("rgba(230,159,0,.35)", "rgba(230,159,0,.65)")}
 PLAIN = ("rgba(127,127,127,.06)", "rgba(127,127,127,.16)")
 ANSI = {SOURCE: ("\033[44;97m", "\033[104;30m"), TARGET: ("\033[43;30m", "\033[103;30m")}
@@ -58,7 +56,7 @@ class Token:
         faint = "" if self.trained else "\033[2m"
         return f"{colours}{faint}{self.text or '·'}\033[0m" if colours or faint else self.text or "·"
 
-# %% ../../nbs/data/07_inspecting.ipynb #ec000eac
+# %% ../../nbs/data/07_inspecting.ipynb #9052ea2a
 @dataclass
 class Preview:
     "Painted rows: HTML on a page, colours in a terminal."
@@ -82,7 +80,7 @@ class Preview:
     def __str__(self) -> str:
         return "\n\n".join(f"{self._title(tokens, cut)}\n" + "".join(token.terminal(index) for index, token in enumerate(tokens)) for tokens, cut in zip(self.rows, self.cut))
 
-# %% ../../nbs/data/07_inspecting.ipynb #0732a8cb
+# %% ../../nbs/data/07_inspecting.ipynb #cca9f68a
 def preview(
     rows: Dataset | IterableDataset | Iterable[dict],  # instructions, or what `encode_rows` returned
     tokenizer: PreTrainedTokenizerBase,  # the model's
@@ -92,10 +90,7 @@ def preview(
     "Paint the first rows: source, target, template, and where the loss is."
     chosen = list(islice(rows, limit))
     if chosen and "input_ids" not in chosen[0]:
-        columns = {name: [row.get(name) for row in chosen] for name in FEATURES if any(name in row for row in chosen)}
-        if "instruction" not in columns:
-            raise InputError(f"rows with {', '.join(map(repr, chosen[0]))}: neither instructions nor encoded; use translation_instructions(rows) first")
-        chosen = list(encode_rows(Dataset.from_dict(columns, features=FEATURES if len(columns) == len(FEATURES) else None), tokenizer, **settings))
+        chosen = list(encode_rows(Dataset.from_list(chosen), tokenizer, **settings))
     shown, cut = [], []
     for row in chosen:
         for prefix in ("", "mirror_") if "mirror_input_ids" in row else ("",):
