@@ -17,7 +17,7 @@ button { font: inherit; color: inherit; background: transparent; border: 1px sol
 button:hover { background: var(--wash); }
 button[aria-pressed="true"] { background: var(--wash); border-color: var(--accent); color: var(--accent); }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; } .root:focus-visible { outline-offset: -2px; } .root:focus:not(:focus-visible) { outline: none; }
-.group { display: inline-flex; } .group button { border-radius: 0; margin-left: -1px; }
+.group { display: inline-flex; } .group button { border-radius: 0; margin-left: -1px; min-width: 30px; }
 .group button:first-child { border-radius: 6px 0 0 6px; } .group button:last-child { border-radius: 0 6px 6px 0; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: 8px; }
 .legend button { display: inline-flex; align-items: center; gap: 5px; padding: 1px 8px 1px 6px; border-radius: 14px; }
@@ -32,8 +32,6 @@ button[aria-pressed="true"] { background: var(--wash); border-color: var(--accen
 .panel header b { font-weight: 650; } .panel header span { color: var(--soft); font-size: 12px; margin-left: auto; }
 canvas { display: block; width: 100%; touch-action: pan-y; cursor: crosshair; }
 canvas.zoomed { touch-action: none; }
-.zoom { position: absolute; right: 8px; bottom: 8px; display: flex; gap: 3px; }
-.zoom button { padding: 0; width: 28px; background: var(--paper); opacity: .85; }
 .tip { position: absolute; pointer-events: none; z-index: 3; max-width: min(340px, 92%); background: var(--paper); color: var(--ink);
   border: 1px solid var(--line); border-radius: 8px; padding: 7px 9px; box-shadow: 0 4px 16px rgb(0 0 0 / .18); font-size: 12px; }
 .row { display: grid; grid-template-columns: 2.9em minmax(0, 1fr) auto; gap: 6px; align-items: baseline; }
@@ -212,7 +210,10 @@ async function render({ model, el }) {
   const fitButton = make("button", { type: "button", text: "fill the frame", "aria-pressed": "false", title: "Magnify each layer until it fills the frame. Off: all layers in one frame.", onclick: () => {
     state.fitted = !state.fitted; fitButton.setAttribute("aria-pressed", String(state.fitted)); drawLabels(); animate(); } });
   if (members.size) bar.append(linesButton);
-  bar.append(fitButton);
+  bar.append(fitButton, make("span", { class: "group", role: "group", "aria-label": "Zoom" },
+    make("button", { type: "button", text: "−", "aria-label": "Zoom out", onclick: () => zoomMiddle(1 / 1.5) }),
+    make("button", { type: "button", text: "+", "aria-label": "Zoom in", onclick: () => zoomMiddle(1.5) }),
+    make("button", { type: "button", text: "⟲", "aria-label": "Reset the view", onclick: () => resetZoom() })));
 
   const slider = make("input", { type: "range", min: 0, max: L - 1, step: 1, "aria-label": "Layer", oninput: () => { stop(); goTo(+slider.value); } });
   const play = make("button", { type: "button", class: "play", text: "▶", "aria-label": "Play through the layers", onclick: () => (timer ? stop() : start()) });
@@ -248,11 +249,7 @@ async function render({ model, el }) {
   }
   function newPanel(m) {
     const canvas = make("canvas", { role: "img" }), head = make("b"), note = make("span"), tip = make("div", { class: "tip", hidden: "" });
-    const zoomed = (factor) => () => { factor ? zoomAt(panel, panel.width / 2, panel.height / 2, factor) : resetZoom(); };
-    const box = make("section", { class: "panel" }, make("header", {}, head, note), canvas, tip, make("div", { class: "zoom" },
-      make("button", { type: "button", text: "+", "aria-label": "Zoom in", onclick: zoomed(1.5) }),
-      make("button", { type: "button", text: "−", "aria-label": "Zoom out", onclick: zoomed(1 / 1.5) }),
-      make("button", { type: "button", text: "⟲", "aria-label": "Reset the view", onclick: zoomed(0) })));
+    const box = make("section", { class: "panel" }, make("header", {}, head, note), canvas, tip);
     const panel = { model: m, box, canvas, head, note, tip, x: new Float32Array(S), y: new Float32Array(S), sx: new Float32Array(S), sy: new Float32Array(S), magnified: magnification(m, layerIndex()), width: 300, height: 260 };
     const at = offset(m, layerIndex());
     for (let i = 0; i < S; i++) { panel.x[i] = decoded.x[at + i]; panel.y[i] = decoded.y[at + i]; }
@@ -296,6 +293,7 @@ async function render({ model, el }) {
     if (next === 1) state.panX = state.panY = 0;
     afterZoom();
   }
+  function zoomMiddle(factor) { zoomAt(panels[0], panels[0].width / 2, panels[0].height / 2, factor); }
   function resetZoom() { state.zoom = 1; state.panX = state.panY = 0; afterZoom(); }
   function afterZoom() { for (const p of panels) p.canvas.classList.toggle("zoomed", state.zoom > 1); hideTips(); drawAll(); }
 
@@ -594,10 +592,10 @@ async function render({ model, el }) {
   }
   root.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const onButton = event.composedPath()[0].tagName === "BUTTON", middle = panels[0];
+    const onButton = event.composedPath()[0].tagName === "BUTTON";
     const actions = { ArrowLeft: () => goTo(layerIndex() - 1), ArrowRight: () => goTo(layerIndex() + 1), Home: () => goTo(0), End: () => goTo(L - 1),
       ArrowUp: () => step(-1), ArrowDown: () => step(1), Escape: () => put("selected", -1), 0: resetZoom,
-      "+": () => zoomAt(middle, middle.width / 2, middle.height / 2, 1.5), "-": () => zoomAt(middle, middle.width / 2, middle.height / 2, 1 / 1.5) };
+      "+": () => zoomMiddle(1.5), "-": () => zoomMiddle(1 / 1.5) };
     if (!onButton) actions[" "] = () => (timer ? stop() : start());
     if (!Object.hasOwn(actions, event.key)) return;
     event.stopPropagation(); event.preventDefault();
