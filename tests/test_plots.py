@@ -34,7 +34,7 @@ DRAW = {
     "language_curves": lambda t: plots.language_curves(t, "base", layer=2),
     "retrieval_by_language": lambda t: plots.retrieval_by_language(t, 2),
     "language_heatmap": plots.language_heatmap,
-    "perplexity_by_language": lambda t: plots.perplexity_by_language(PERPLEXITY),
+    "perplexity_change": lambda t: plots.perplexity_change(PERPLEXITY),
     "training_losses": lambda t: plots.training_losses(LOGS),
 }
 
@@ -132,7 +132,7 @@ def test_colours_are_fixed_distinct_and_independent_of_company():
         (lambda: plots.layer_curves(pd.DataFrame({"model": []})), "alignment table"),
         (lambda: plots.layer_curves(pd.concat([table(), table().replace({"en": "fr", "de": "ru"})])), "pivot"),
         (lambda: plots.training_losses([{"step": 1}]), "logging_steps"),
-        (lambda: plots.perplexity_by_language(PERPLEXITY.drop(columns="value")), "value"),
+        (lambda: plots.perplexity_change(PERPLEXITY.drop(columns="value")), "value"),
     ],
 )
 def test_refusals(call, message):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['write_report']
 
-# %% ../../nbs/evaluate/05_report.ipynb #3cfe5b9e
+# %% ../../nbs/evaluate/05_report.ipynb #b5fbae94
 import base64
 import os
 import re
@@ -20,7 +20,7 @@ from markupsafe import Markup
 import alignx
 from ..errors import InputError
 
-# %% ../../nbs/evaluate/05_report.ipynb #7a7ae903
+# %% ../../nbs/evaluate/05_report.ipynb #8f8023c0
 def _cell(
     value,  # anything from a table
 ) -> str:  # as the report shows it
@@ -45,7 +45,7 @@ def _table(
     rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
     return {"anchor": f"table-{number}", "title": title, "text": text, "columns": columns, "rows": rows}
 
-# %% ../../nbs/evaluate/05_report.ipynb #b97d754b
+# %% ../../nbs/evaluate/05_report.ipynb #5a4c63f4
 def _figure(
     number: int,  # position, for the anchor
     title: str,  # heading
@@ -58,7 +58,7 @@ def _figure(
     source = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
     return {"anchor": f"figure-{number}", "title": title, "text": text, "source": source}
 
-# %% ../../nbs/evaluate/05_report.ipynb #a5e22d1d
+# %% ../../nbs/evaluate/05_report.ipynb #1e632f17
 def _write_atomically(
     path: Path,  # the file to make or to replace
     text: str,  # its new content
@@ -72,7 +72,7 @@ def _write_atomically(
     finally:
         partial.unlink(missing_ok=True)
 
-# %% ../../nbs/evaluate/05_report.ipynb #070d1b82
+# %% ../../nbs/evaluate/05_report.ipynb #d85bb785
 def write_report(
     path: str | Path,  # the file to write
     title: str,  # heading of the page

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['bootstrap_interval', 'PairedDifference', 'paired_difference']
 
-# %% ../../nbs/evaluate/04_statistics.ipynb #d9632aca
+# %% ../../nbs/evaluate/04_statistics.ipynb #e8bdf689
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import InputError, UsageError
 
-# %% ../../nbs/evaluate/04_statistics.ipynb #9ecbac32
+# %% ../../nbs/evaluate/04_statistics.ipynb #059c0f92
 def _resampled_means(
     values: np.ndarray,  # [items, scores]
     resamples: int,  # number of draws
@@ -30,7 +30,7 @@ def _resampled_means(
         means[start : start + size] = counts @ values / count
     return means
 
-# %% ../../nbs/evaluate/04_statistics.ipynb #99b4d020
+# %% ../../nbs/evaluate/04_statistics.ipynb #d026a534
 def _as_items(
     values,  # [items] or [items, scores]
     what: str = "values",  # for the message
@@ -54,7 +54,7 @@ def _check_request(
     if not 0 < confidence < 1:
         raise UsageError(f"confidence: expected a share between 0 and 1, got {confidence}")
 
-# %% ../../nbs/evaluate/04_statistics.ipynb #5d222b74
+# %% ../../nbs/evaluate/04_statistics.ipynb #86445b77
 def bootstrap_interval(
     values,  # [items] or [items, scores]: what each item contributes to the mean
     resamples: int = 1000,  # number of draws
@@ -68,7 +68,7 @@ def bootstrap_interval(
     low, high = np.quantile(_resampled_means(items, resamples, seed), [tail, 1 - tail], axis=0)
     return (float(low[0]), float(high[0])) if np.ndim(values) == 1 else (low, high)
 
-# %% ../../nbs/evaluate/04_statistics.ipynb #9f7d2a59
+# %% ../../nbs/evaluate/04_statistics.ipynb #4eea182c
 @dataclass
 class PairedDifference:
     "How much the second mean is above the first, on the same items."
