@@ -454,3 +454,14 @@ def test_narrow_dark_and_touch(browser, tmp_path):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_the_page_around_decides_on_light_and_dark(browser, tmp_path):
+    states, texts, languages, ids = made_up()
+    path = tmp_path / "report.html"
+    path.write_text(f"<!DOCTYPE html><meta charset=utf-8><body class=quarto-dark>{LayerExplorer(states, texts, languages, ids).to_html_fragment()}", encoding="utf-8")
+    page = Page(browser, path, host="document.querySelector('iframe').contentDocument?.querySelector('.alignx-layer-explorer')")
+    assert page.js("return host.dataset.theme") == "dark"
+    page.driver.execute_script("document.body.className = 'quarto-light'")
+    page.wait("return host.dataset.theme", "light")
+    page.clean()

@@ -117,11 +117,12 @@ function readable(hex, dark, wanted) {
   }
   return `rgb(${rgb.join(" ")})`;
 }
-function pageIsDark(host) {
-  const pages = [host.ownerDocument];
-  try { if (window.frameElement) pages.push(window.frameElement.ownerDocument); } catch { /* another origin: not ours to read */ }
-  for (const page of pages) {
-    const { body, documentElement } = page;
+function pagesAround() { // this page and, if it sits in a frame that we may look out of, the page around it
+  try { if (window.frameElement) return [document, window.frameElement.ownerDocument]; } catch { /* another origin: not ours to read */ }
+  return [document];
+}
+function pageIsDark() {
+  for (const { body, documentElement } of pagesAround()) {
     if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
     if (body.classList.contains("quarto-dark")) return true;
     if (body.classList.contains("quarto-light")) return false;
@@ -541,7 +542,7 @@ async function render({ model, el }) {
       columns.append(part);
     }
     if (same.length) {
-      const ranked = same.some((j) => rankOf(i, j, 0)), part = make("div", {}, make("h4", { text: "Translations" + (ranked ? ` · rank among ${languageOf[i] === pivot ? "its language’s" : data.languages[pivot].code + " sentences"}${shown.length > 1 ? ": " + shown.map((m) => data.models[m]).join(" / ") : ""}` : "") }));
+      const ranked = same.some((j) => rankOf(i, j, 0)), part = make("div", {}, make("h4", { text: "Translations" + (ranked ? ` · rank ${languageOf[i] === pivot ? "within the language" : "among " + data.languages[pivot].code}${shown.length > 1 ? ", " + shown.map((m) => data.models[m]).join(" / ") : ""}` : "") }));
       for (const j of same) part.append(sentence(j, make("span", { class: "number", text: shown.map((m) => showRank(rankOf(i, j, m))).filter(Boolean).join(" / ") })));
       columns.append(part);
     }
@@ -564,7 +565,7 @@ async function render({ model, el }) {
     for (const [names_, button] of modelButtons) button.setAttribute("aria-pressed", String(names_.length === shown.length && names_.every((n, k) => data.models.indexOf(n) === shown[k])));
   }
   function recolor() {
-    const theme = model.get("theme"), dark = theme === "auto" ? pageIsDark(host) : theme === "dark";
+    const theme = model.get("theme"), dark = theme === "auto" ? pageIsDark() : theme === "dark";
     host.dataset.theme = dark ? "dark" : "light";
     const css = getComputedStyle(host);
     if (el.id === "explorer") document.documentElement.style.background = css.getPropertyValue("--paper"); // our own page
@@ -610,7 +611,7 @@ async function render({ model, el }) {
   const scheme = window.matchMedia("(prefers-color-scheme: dark)"), pages = new MutationObserver(recolor);
   scheme.addEventListener("change", recolor);
   const attributes = { attributes: true, attributeFilter: ["class", "data-theme", "data-bs-theme", "data-jp-theme-light"] };
-  for (const node of [document.documentElement, document.body]) pages.observe(node, attributes);
+  for (const { body, documentElement } of pagesAround()) for (const node of [documentElement, body]) pages.observe(node, attributes);
   host.screenPositions = () => panels.map((p) => ({ model: data.models[p.model], x: [...p.sx], y: [...p.sy] })); // for scripts and tests
   performance.mark("alignx-explorer-ready");
   host.dataset.ready = "true"; host.dataset.settled = String(model.get("layer"));
