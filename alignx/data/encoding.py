@@ -6,7 +6,7 @@
 __all__ = ['log', 'SOURCE', 'TARGET', 'BYTE', 'TWINNED', 'REPORT', 'PADDING', 'find_span', 'split_byte_runs', 'encode_rows',
            'encoding_report', 'AlignmentCollator']
 
-# %% ../../nbs/data/06_encoding.ipynb #a1c2664f
+# %% ../../nbs/data/06_encoding.ipynb #066bacf0
 import logging
 import re
 from collections import Counter
@@ -23,11 +23,11 @@ from .instructions import Rendered, Template, get_template, mirror_row, render
 from .languages import language_id
 from ..errors import InputError, UsageError, unknown
 
-# %% ../../nbs/data/06_encoding.ipynb #bced9260
+# %% ../../nbs/data/06_encoding.ipynb #1a14e589
 log = logging.getLogger(__name__)
 SOURCE, TARGET = 1, 2
 
-# %% ../../nbs/data/06_encoding.ipynb #b123ba52
+# %% ../../nbs/data/06_encoding.ipynb #872843b4
 def _belongs(start: int, end: int, extent: tuple[int, int], text: str) -> bool:
     "Whether a token with characters `start:end` stands for the sentence at `extent` more than for what is around it."
     if extent[0] <= start and end <= extent[1]:
@@ -52,7 +52,7 @@ def find_span(
             touching.pop(edge)
     return (touching[0], touching[-1] + 1) if touching else None
 
-# %% ../../nbs/data/06_encoding.ipynb #e564654c
+# %% ../../nbs/data/06_encoding.ipynb #a7a78489
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -75,28 +75,26 @@ def split_byte_runs(
         start = end
     return split
 
-# %% ../../nbs/data/06_encoding.ipynb #73957a1d
+# %% ../../nbs/data/06_encoding.ipynb #78963fb9
 def _encode_row(ids: list[int], offsets: np.ndarray, tokens, rendered: Rendered, eos: int | None, max_length: int, completion_only: bool) -> dict:
     "The columns of one row; `tokens()` gives the tokens as strings, and is only called where they are needed."
     edges = [edge for extent in (rendered.source, rendered.target, rendered.completion) if extent for edge in extent]
     if any(((offsets[:, 0] < edge) & (offsets[:, 1] > edge)).any() for edge in edges):
         offsets = split_byte_runs(offsets, tokens())
-    spans = np.zeros(len(ids) + 1, dtype=np.int8)
+    if eos is not None and (not ids or ids[-1] != eos):
+        ids = ids + [eos]
+    spans = [0] * len(ids)
     for number, extent in ((SOURCE, rendered.source), (TARGET, rendered.target)):
         span = find_span(offsets, extent, rendered.text)
         if span and span[1] <= max_length:
-            spans[slice(*span)] = number
-    labels = np.full(len(ids) + 1, -100, dtype=np.int32)
-    started = np.flatnonzero(offsets[:, 1] > rendered.completion[0]) if completion_only else [0]
-    first = started[0] if len(started) else len(ids)
-    labels[first:len(ids)] = ids[first:]
-    if eos is not None and (not ids or ids[-1] != eos):
-        ids = ids + [eos]
-        labels[len(ids) - 1] = eos
+            spans[slice(*span)] = [number] * (span[1] - span[0])
+    started = np.flatnonzero(offsets[:, 1] > rendered.completion[0])
+    first = 1 if not completion_only else max(1, int(started[0])) if len(started) else len(offsets)
+    labels = [-100] * min(first, len(ids)) + ids[first:]
     kept = min(len(ids), max_length)
     return {"input_ids": ids[:kept], "attention_mask": [1] * kept, "labels": labels[:kept], "spans": spans[:kept], "truncated": len(ids) - kept}
 
-# %% ../../nbs/data/06_encoding.ipynb #3aba8002
+# %% ../../nbs/data/06_encoding.ipynb #e07f35a4
 def _encode_rendered(rendered: list[Rendered], tokenizer, max_length: int, completion_only: bool) -> dict[str, list]:
     "The columns of many rows, from one call of the tokenizer."
     encoded = tokenizer([one.text for one in rendered], return_offsets_mapping=True, split_special_tokens=True, verbose=False)
@@ -108,14 +106,14 @@ def _encode_rendered(rendered: list[Rendered], tokenizer, max_length: int, compl
             values.append(row[name])
     return columns
 
-# %% ../../nbs/data/06_encoding.ipynb #61a30d6e
+# %% ../../nbs/data/06_encoding.ipynb #0a001d04
 TWINNED = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "target_lang")
 
 
 def _filler(tokenizer) -> dict:
     "The twin of a row that has none: one token that no loss looks at."
     token = next((one for one in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) if one is not None), 0)
-    return {"input_ids": [token], "attention_mask": [1], "labels": np.array([-100], dtype=np.int32), "spans": np.zeros(1, dtype=np.int8), "truncated": 0}
+    return {"input_ids": [token], "attention_mask": [1], "labels": [-100], "spans": [0], "truncated": 0}
 
 
 def _twins(rows: list[dict], tokenizer, template: Template, max_length: int, completion_only: bool) -> dict[str, list]:
@@ -127,7 +125,7 @@ def _twins(rows: list[dict], tokenizer, template: Template, max_length: int, com
     picks = [next(position) if twin else None for twin in has_twin]
     return {name: [filler[name] if pick is None else encoded[name][pick] for pick in picks] for name in filler}
 
-# %% ../../nbs/data/06_encoding.ipynb #65b83565
+# %% ../../nbs/data/06_encoding.ipynb #7e725034
 def _check_rows(rows: list[dict], indices: list[int]):
     "Raise `InputError` for rows that cannot be rendered."
     for index, row in zip(indices, rows):
@@ -152,7 +150,7 @@ def _encode_batch(batch: dict, indices: list[int], tokenizer, template: Template
         columns["truncated"] = [one + other for one, other in zip(columns["truncated"], twins["truncated"])]
     return columns
 
-# %% ../../nbs/data/06_encoding.ipynb #521367e6
+# %% ../../nbs/data/06_encoding.ipynb #f9ad232e
 def _features(mirror: bool) -> Features:
     "The types of the columns, as narrow as they can be: encoded text is what fills a disk."
     types = {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("int32")), "spans": List(Value("int8")),
@@ -170,7 +168,7 @@ def _check_settings(tokenizer, max_length: int, train_on: str):
     if max_length < 1:
         raise UsageError(f"max_length {max_length}: must be at least 1 token")
 
-# %% ../../nbs/data/06_encoding.ipynb #a9304aad
+# %% ../../nbs/data/06_encoding.ipynb #42d6331b
 def encode_rows(
     rows: Dataset | IterableDataset,  # instruction, input, output and, for translations, source_lang and target_lang
     tokenizer: PreTrainedTokenizerBase,  # any fast tokenizer
@@ -192,7 +190,7 @@ def encode_rows(
         log.warning("%d of %d rows are longer than %d tokens and were cut; their cut sentences leave the alignment losses", cut, len(encoded), max_length)
     return encoded
 
-# %% ../../nbs/data/06_encoding.ipynb #759f9d6a
+# %% ../../nbs/data/06_encoding.ipynb #02be2d06
 REPORT = ("rows", "tokens", "tokens with a label", "rows cut", "tokens cut", "translations", "translations without a source span", "translations without a target span")
 
 
@@ -213,7 +211,7 @@ def encoding_report(
         counts.update(dict(zip(REPORT, map(int, found))))
     return pd.Series(counts)
 
-# %% ../../nbs/data/06_encoding.ipynb #308762bf
+# %% ../../nbs/data/06_encoding.ipynb #95848bf8
 PADDING = {"attention_mask": 0, "labels": -100, "spans": 0}
 
 
