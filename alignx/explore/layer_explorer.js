@@ -172,7 +172,7 @@ async function render({ model, el }) {
   el.append(host);
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
-  const state = { hover: -1, language: -1, lines: false, fitted: false, zoom: 1, panX: 0, panY: 0, wide: false, colors: [], modelColors: [], ink: {} };
+  const state = { hover: -1, language: -1, lines: false, fitted: false, zoom: 1, panX: 0, panY: 0, width: 0, wide: false, colors: [], modelColors: [], ink: {} };
   const layerIndex = () => Math.max(0, data.layers.indexOf(model.get("layer")));
   const shownModels = () => model.get("models_shown").map((name) => data.models.indexOf(name)).filter((m) => m >= 0);
   const hidden = () => new Set(model.get("hidden_languages"));
@@ -267,6 +267,7 @@ async function render({ model, el }) {
   function layout() {
     const width = root.clientWidth - 24;
     if (width <= 0) return;
+    state.width = width;
     const count = panels.length, stacked = width < 560 && count > 1;
     state.wide = width >= (count > 1 ? 1040 : 760);
     root.classList.toggle("wide", state.wide);
@@ -606,7 +607,7 @@ async function render({ model, el }) {
 
   state.hidden = hidden();
   buildPanels(); recolor(); layout();
-  const watch = new ResizeObserver(layout);
+  const watch = new ResizeObserver(() => (root.clientWidth - 24 === state.width ? fit() : layout()));
   watch.observe(root);
   const scheme = window.matchMedia("(prefers-color-scheme: dark)"), pages = new MutationObserver(recolor);
   scheme.addEventListener("change", recolor);
