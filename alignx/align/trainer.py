@@ -5,18 +5,19 @@
 # %% auto #0
 __all__ = ['AlignmentArguments', 'step_loss', 'RunningMeans', 'blame', 'wrap', 'check_dataset', 'AlignmentTrainer']
 
-# %% ../../nbs/align/06_trainer.ipynb #9599defb
+# %% ../../nbs/align/06_trainer.ipynb #5d76800c
 import math
 from dataclasses import dataclass, field, fields
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
+from .language_model import predictable_labels
 from .model import AlignmentConfig, AlignmentModel, load_alignment_weights, save_alignment
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 
-# %% ../../nbs/align/06_trainer.ipynb #5b0b6f72
+# %% ../../nbs/align/06_trainer.ipynb #2b55d612
 @dataclass
 class AlignmentArguments(AlignmentConfig, TrainingArguments):
     "`transformers.TrainingArguments` and, beside them, every field of `AlignmentConfig`."
@@ -33,7 +34,7 @@ class AlignmentArguments(AlignmentConfig, TrainingArguments):
         "The alignment fields by themselves, as `AlignmentModel` takes them."
         return AlignmentConfig(**{each.name: getattr(self, each.name) for each in fields(AlignmentConfig)})
 
-# %% ../../nbs/align/06_trainer.ipynb #8f840429
+# %% ../../nbs/align/06_trainer.ipynb #4d712e7c
 def step_loss(
     output: dict,  # an `AlignmentOutput` whose lm_loss was divided by the tokens of the whole step
     trains_lm: bool,  # whether "lm" is an objective
@@ -46,7 +47,7 @@ def step_loss(
         parts.append(output["alignment_loss"] / micro_batches)
     return sum(parts)
 
-# %% ../../nbs/align/06_trainer.ipynb #40949e6e
+# %% ../../nbs/align/06_trainer.ipynb #89d74d02
 class RunningMeans:
     "Means of named scalars over many batches, on their device until they are asked for."
 
@@ -72,7 +73,7 @@ class RunningMeans:
         sums, self.sums = {name: entry if reduce is None else reduce(entry) for name, entry in self.sums.items()}, {}
         return {name: (total / weight).item() for name, (total, weight) in sums.items() if weight > 0}
 
-# %% ../../nbs/align/06_trainer.ipynb #38ada9dd
+# %% ../../nbs/align/06_trainer.ipynb #882b6bd6
 def blame(
     model: AlignmentModel,
     batch: dict,  # the encoded rows of a batch whose loss is not finite
@@ -90,7 +91,7 @@ def blame(
     begin = "" if tokenizer is None else f", the first begins {tokenizer.decode(batch['input_ids'][rows[0]][batch['attention_mask'][rows[0]].bool()][:24])!r}"
     return f"rows {rows} of the batch give it{begin}; drop or mend them"
 
-# %% ../../nbs/align/06_trainer.ipynb #be937e95
+# %% ../../nbs/align/06_trainer.ipynb #0f8aee12
 def wrap(
     model: PreTrainedModel | AlignmentModel,
     args: TrainingArguments,
@@ -105,7 +106,7 @@ def wrap(
             raise UsageError(f"{each.name}: the arguments say {wanted!r}, the AlignmentModel was made with {made!r}; give the trainer the plain model, or the same value")
     return model
 
-# %% ../../nbs/align/06_trainer.ipynb #a725e521
+# %% ../../nbs/align/06_trainer.ipynb #81c5e2a2
 def check_dataset(
     dataset,  # encoded rows, or None
     pooling: str,
@@ -121,7 +122,7 @@ def check_dataset(
     if pooling == "mirror" and "mirror_input_ids" not in columns:
         raise UsageError(f"{name}: pooling='mirror' needs every row in both directions; encode with encode_rows(..., mirror=True)")
 
-# %% ../../nbs/align/06_trainer.ipynb #6b131c2f
+# %% ../../nbs/align/06_trainer.ipynb #ea521283
 class _PlainCheckpoints(Trainer):
     "A Trainer whose `self.model` is an `AlignmentModel`, saved as a plain model and loaded from one."
 
@@ -150,7 +151,7 @@ class _PlainCheckpoints(Trainer):
         mirrored = [f"mirror_{name}" for name in self._signature_columns]
         self._signature_columns += [name for name in mirrored if name not in self._signature_columns and not name.startswith("mirror_mirror")]
 
-# %% ../../nbs/align/06_trainer.ipynb #2efe5619
+# %% ../../nbs/align/06_trainer.ipynb #3c27c75b
 class AlignmentTrainer(_PlainCheckpoints):
     "`transformers.Trainer` for stage 1: encoded rows in, a plain Hugging Face folder with the heads beside it out."
 
@@ -179,6 +180,11 @@ class AlignmentTrainer(_PlainCheckpoints):
         shown = {name: value for name, value in output.items() if name not in ("loss", "alignment_loss")}
         self.means[model.training].add(shown | {"lm_loss": output.lm_loss * processes * micro_batches}, 1 / micro_batches)
         return (loss, output) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        "Counts the tokens that are predicted, so that padding on the left changes nothing."
+        counted = [{**batch, "labels": predictable_labels(batch["labels"], batch["attention_mask"])} for batch in batch_samples]
+        return super()._get_num_items_in_batch(counted, device)
 
     def log(self, logs, *args, **kwargs):
         "Adds the means of all component losses to the lines about training."

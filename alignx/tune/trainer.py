@@ -5,25 +5,24 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'TuneArguments', 'check_completions', 'InstructionTrainer']
 
-# %% ../../nbs/tune/01_trainer.ipynb #dafbaf81
+# %% ../../nbs/tune/01_trainer.ipynb #c7f5f570
 from dataclasses import dataclass, field
 
-import numpy as np
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from ..align.model import next_token_loss, original_configs, save_language_model
+from ..align.language_model import next_token_loss, original_configs, predictable_labels, save_language_model
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 
-# %% ../../nbs/tune/01_trainer.ipynb #0242d0e1
+# %% ../../nbs/tune/01_trainer.ipynb #ae9ec80f
 @dataclass
 class TuneArguments(TrainingArguments):
     "`transformers.TrainingArguments` for stage 2."
 
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "columns that hold labels; ours is always 'labels'"})
 
-# %% ../../nbs/tune/01_trainer.ipynb #9de26e32
+# %% ../../nbs/tune/01_trainer.ipynb #92877ab6
 def check_completions(
     dataset: Dataset | IterableDataset | None,  # encoded rows
     name: str = "train_dataset",  # for messages
@@ -38,12 +37,13 @@ def check_completions(
     if isinstance(dataset, IterableDataset):
         return dataset.map(check, with_indices=True)
     if dataset is not None:
-        for index, labels in enumerate(dataset.select_columns("labels").with_format("numpy")["labels"]):
-            if (np.asarray(labels[1:]) == -100).all():
-                check({"labels": labels.tolist()}, index)
+        for start, batch in enumerate(dataset.select_columns("labels").with_format("numpy").iter(1000)):
+            for place, labels in enumerate(batch["labels"]):
+                if (labels[1:] == -100).all():
+                    check({"labels": labels}, 1000 * start + place)
     return dataset
 
-# %% ../../nbs/tune/01_trainer.ipynb #58edbc83
+# %% ../../nbs/tune/01_trainer.ipynb #b7e45578
 COLUMNS = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "target_lang")
 
 
@@ -68,11 +68,16 @@ class InstructionTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "Next-token loss over the completions, this micro-batch's share of the optimiser step."
         output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
-        output["loss"] = next_token_loss(output["logits"], inputs["labels"], num_items_in_batch)
+        output["loss"] = next_token_loss(output["logits"], predictable_labels(inputs["labels"], inputs["attention_mask"]), num_items_in_batch)
         loss = output["loss"] * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
         if model.training and not loss.isfinite():
             raise InputError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate, or use bf16 instead of fp16")
         return (loss, output) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        "Counts the tokens that are predicted, so that padding on the left changes nothing."
+        counted = [{**batch, "labels": predictable_labels(batch["labels"], batch["attention_mask"])} for batch in batch_samples]
+        return super()._get_num_items_in_batch(counted, device)
 
     def _save(self, output_dir=None, state_dict=None):
         output_dir = output_dir or self.args.output_dir

@@ -1,0 +1,78 @@
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+
+from align_batches import collate, row, tiny
+from alignx.errors import InputError
+from alignx.tune.trainer import InstructionTrainer, TuneArguments, check_completions
+from transformers import AutoModelForCausalLM
+
+
+def completion(seed, prompt=4, answer=3):
+    one = row(prompt, answer, seed=seed)
+    return one | {"labels": [-100] * (prompt + 4) + one["labels"][prompt + 4 :]}
+
+
+DATA = [completion(i, prompt=2 + i % 3, answer=1 + i % 4) for i in range(8)]
+
+
+def trainer(folder, data=DATA, model=None, side="right", **settings):
+    defaults = {"per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "logging_steps": 1, "save_strategy": "no"}
+    args = TuneArguments(output_dir=str(folder), report_to="none", disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False, seed=3, **{**defaults, **settings})
+    return InstructionTrainer(model or tiny(), args, lambda some: collate(some, side), Dataset.from_list(data))
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_four_micro_batches_of_one_row_are_one_batch_of_four(tmp_path, name, side):
+    found = []
+    for size, steps in ((4, 1), (1, 4)):
+        run = trainer(tmp_path, DATA[:4], tiny(name), side, per_device_train_batch_size=size, gradient_accumulation_steps=steps, max_steps=2, optim="sgd", max_grad_norm=0)
+        run.train()
+        found.append((run.model.state_dict(), run.state.log_history[0]["loss"]))
+    (one, loss), (other, other_loss) = found
+    assert all(torch.allclose(one[key], other[key], atol=1e-6) for key in one) and math.isclose(loss, other_loss, rel_tol=1e-4)
+
+
+def test_only_completions_are_learned(tmp_path):
+    run = trainer(tmp_path, DATA[:4], max_steps=1)
+    batch, lm = collate(DATA[:4]), tiny()
+    picked = lm(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])[..., 0]
+    run.train()
+    assert math.isclose(run.state.log_history[0]["loss"], -picked[batch["labels"][:, 1:] != -100].mean().item(), rel_tol=1e-4)
+
+
+def test_resumed_is_uninterrupted_and_the_folder_plain(tmp_path):
+    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 2}
+    whole = trainer(tmp_path, **settings)
+    whole.train()
+    resumed = trainer(tmp_path, model=tiny(seed=5), **settings)
+    resumed.train(resume_from_checkpoint=f"{tmp_path}/checkpoint-3")
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True))
+    plain, info = AutoModelForCausalLM.from_pretrained(f"{tmp_path}/checkpoint-6", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and plain.config.use_cache and plain.dtype == torch.float32
+
+
+def test_a_row_without_anything_to_learn_is_named(tmp_path):
+    data = [*DATA, completion(1) | {"labels": [-100] * 11}]
+    with pytest.raises(InputError, match="train_dataset, row 8: no token to learn"):
+        trainer(tmp_path, data)
+    data[8]["labels"][0] = 1
+    with pytest.raises(InputError, match="row 8"):
+        check_completions(Dataset.from_list(data))
+    with pytest.raises(InputError, match="row 8"):
+        list(check_completions(Dataset.from_list(data).to_iterable_dataset()))
+    long = Dataset.from_list([{"labels": [-100, 3]}] * 1200 + [{"labels": [-100]}])
+    with pytest.raises(InputError, match="row 1200"):
+        check_completions(long)
+    with pytest.raises(InputError, match="row 0"):
+        check_completions(long.select([1200, 3]))
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
+    lm = tiny()
+    lm.get_input_embeddings().weight.data[1] = math.nan
+    with pytest.raises(InputError, match="step 1"):
+        trainer(tmp_path, model=lm).train()
