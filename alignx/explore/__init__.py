@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/explore/00_explore.ipynb #b2694073
+# %% ../../nbs/explore/00_explore.ipynb #e2b1316b
 import lazy_loader
 
-# %% ../../nbs/explore/00_explore.ipynb #a4782a60
+# %% ../../nbs/explore/00_explore.ipynb #6f38e5da
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={

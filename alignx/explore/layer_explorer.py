@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAGE_BYTES', 'SCRIPT', 'SHIM', 'PAGE', 'StaticExplorer', 'ExplorerState', 'Pages', 'LayerExplorer']
 
-# %% ../../nbs/explore/02_layer_explorer.ipynb #03eaeabc
+# %% ../../nbs/explore/02_layer_explorer.ipynb #5d939a5f
 import html
 import json
 import os
@@ -21,7 +21,7 @@ import traitlets
 from ..errors import InputError, UsageError, unknown
 from .explorer_data import check_sentences, explorer_data, named_models, to_json
 
-# %% ../../nbs/explore/02_layer_explorer.ipynb #03b34ba7
+# %% ../../nbs/explore/02_layer_explorer.ipynb #bccd4ee1
 PAGE_BYTES = 400_000  # a page stays below this where fewer neighbours can achieve it
 SCRIPT = Path(str(files("alignx.explore"))) / "layer_explorer.js"
 SHIM = """
@@ -47,7 +47,7 @@ PAGE = """<!DOCTYPE html>
 <script type="module">{script}{shim}</script></body></html>
 """
 
-# %% ../../nbs/explore/02_layer_explorer.ipynb #3da8d7fb
+# %% ../../nbs/explore/02_layer_explorer.ipynb #c3c834d2
 class StaticExplorer:
     "A page that is live without a kernel and without a network; displays itself as HTML in a notebook."
 
@@ -70,7 +70,7 @@ class StaticExplorer:
     def __repr__(self) -> str:
         return f"StaticExplorer({self.title!r}, {len(self.page.encode()) / 1000:.0f} kB)"
 
-# %% ../../nbs/explore/02_layer_explorer.ipynb #e34f1f38
+# %% ../../nbs/explore/02_layer_explorer.ipynb #062d9013
 class ExplorerState(anywidget.AnyWidget):
     "What Python and the picture share, and how it becomes a page."
 
@@ -94,7 +94,7 @@ class ExplorerState(anywidget.AnyWidget):
             raise UsageError("models_shown is empty; name at least one of " + ", ".join(self.data["models"]))
         return value
 
-# %% ../../nbs/explore/02_layer_explorer.ipynb #61cfc298
+# %% ../../nbs/explore/02_layer_explorer.ipynb #06832e11
 class Pages(ExplorerState):
     "An explorer's state as a page."
 
@@ -126,7 +126,7 @@ class Pages(ExplorerState):
             partial.unlink(missing_ok=True)
         return path
 
-# %% ../../nbs/explore/02_layer_explorer.ipynb #80e707d5
+# %% ../../nbs/explore/02_layer_explorer.ipynb #f56e022f
 def _check_choices(
     depth: int,  # layers in the embeddings
     layers: Sequence[int] | None,
@@ -155,7 +155,7 @@ def _peak(
     known = [(-value, position) for position, value in enumerate(means) if value is not None]
     return layers[min(known)[1]] if known else layers[0]
 
-# %% ../../nbs/explore/02_layer_explorer.ipynb #871e676d
+# %% ../../nbs/explore/02_layer_explorer.ipynb #0355d04a
 class LayerExplorer(Pages):
     "Sentences at every layer of one or several models, in one joint projection, with neighbours and ranks from the original space."
 
