@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['FEATURES', 'RESERVED', 'READERS', 'records', 'check_text', 'load_parallel']
 
-# %% ../../nbs/data/02_parallel.ipynb #41ce86f4
+# %% ../../nbs/data/02_parallel.ipynb #c67a25f9
 import csv
 import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
@@ -23,11 +24,11 @@ from datasets import get_dataset_config_names, load_dataset, load_from_disk
 from .languages import normalize_language
 from ..errors import InputError, UsageError, unknown
 
-# %% ../../nbs/data/02_parallel.ipynb #d0a8de34
+# %% ../../nbs/data/02_parallel.ipynb #acb89054
 FEATURES = Features({name: Value("string") for name in ("id", "domain", "source", "target", "source_lang", "target_lang")})
 RESERVED = ("id", "domain", "split")
 
-# %% ../../nbs/data/02_parallel.ipynb #79412eb0
+# %% ../../nbs/data/02_parallel.ipynb #4896a12c
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     "The lines of a text file, gzipped or not, each with its number from 1."
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
@@ -36,7 +37,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}, row {number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file to UTF-8") from None
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path}: the gzip file is broken or cut short ({error}); fetch it again") from None
 
 
@@ -52,7 +53,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict]]:
                 raise InputError(f"{path}, row {number}: expected an object, got {type(record).__name__}; write one object per line")
             yield number, record
 
-# %% ../../nbs/data/02_parallel.ipynb #eafecd41
+# %% ../../nbs/data/02_parallel.ipynb #8314c534
 def _delimited(path: Path, delimiter: str) -> Iterator[tuple[int, dict]]:
     "The rows of a CSV or TSV file as dictionaries; the first line names the columns."
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
@@ -72,10 +73,13 @@ def _delimited(path: Path, delimiter: str) -> Iterator[tuple[int, dict]]:
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
     "The rows of a Parquet file, read in batches."
-    batches = pyarrow.parquet.ParquetFile(path).iter_batches()
+    try:
+        batches = pyarrow.parquet.ParquetFile(path).iter_batches()
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(f"{path}: not a whole Parquet file ({error}); write or fetch it again") from None
     yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1)
 
-# %% ../../nbs/data/02_parallel.ipynb #a1753462
+# %% ../../nbs/data/02_parallel.ipynb #5dd972b5
 READERS = {
     ".jsonl": _json_lines,
     ".csv": lambda path: _delimited(path, ","),
@@ -88,7 +92,7 @@ def _reader(path: Path):
     "The function that reads files named like `path`, or None."
     return READERS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
 
-# %% ../../nbs/data/02_parallel.ipynb #8025ac92
+# %% ../../nbs/data/02_parallel.ipynb #a1bf6d1f
 def _hub_parts(name: str, languages: tuple | None, split: str | None) -> Iterator[tuple[str, Iterable]]:
     "The datasets behind a Hub name: one per configuration that joins two of `languages`."
     name, _, config = name.partition(":")
@@ -125,7 +129,7 @@ def _dataset_parts(name: str, data, split: str | None) -> Iterator[tuple[str, It
     else:
         yield name, data
 
-# %% ../../nbs/data/02_parallel.ipynb #61f498b2
+# %% ../../nbs/data/02_parallel.ipynb #49ea8953
 def _parts(source, languages: tuple | None, split: str | None) -> Iterator[tuple[str, Iterable, bool]]:
     "Everything that `source` names: (name, records, whether the records themselves say which split they are in)."
     if isinstance(source, (Dataset, IterableDataset, DatasetDict, IterableDatasetDict)):
@@ -162,7 +166,7 @@ def records(
     if split and says_split and split not in splits:
         raise unknown("split", split, splits - {None}, where=str(source)) if splits - {None} else UsageError(f"{source}: its rows have no field 'split'; leave `split` out")
 
-# %% ../../nbs/data/02_parallel.ipynb #a4116010
+# %% ../../nbs/data/02_parallel.ipynb #73bb5ede
 def check_text(
     value,  # what was found
     where: str,  # the file and row
@@ -178,7 +182,7 @@ def check_text(
             raise InputError(f"{where}, field {field!r}: holds half of a character (a lone surrogate); mend or drop the row") from None
     return value
 
-# %% ../../nbs/data/02_parallel.ipynb #7cc11a00
+# %% ../../nbs/data/02_parallel.ipynb #b71a2054
 def _texts(record: dict, where: str) -> dict[str, str]:
     "Language → text of a record that holds texts by language; `null` and empty columns are absent languages."
     field = next((name for name in ("text", "translation") if isinstance(record.get(name), dict)), None)
@@ -196,7 +200,7 @@ def _texts(record: dict, where: str) -> dict[str, str]:
         raise InputError(f"{where}: fields {', '.join(map(repr, record))} hold no pair; give 'source' and 'target', 'translation', 'text', or one column per language")
     return texts
 
-# %% ../../nbs/data/02_parallel.ipynb #c2397596
+# %% ../../nbs/data/02_parallel.ipynb #741ff762
 def _pairs(texts: dict[str, str], pivot: str, languages: tuple | None) -> Iterator[dict]:
     "Rows pivot → x for every other language of `texts`, in the order of `languages`."
     kept = {code: texts[code] for code in (languages or texts) if code in texts}
@@ -218,7 +222,7 @@ def _pair(record: dict, where: str, languages: tuple | None) -> dict:
             raise InputError(f"{where}, field {name!r}: missing; add it, or name the two languages, as in languages=('en', 'de')")
     return row
 
-# %% ../../nbs/data/02_parallel.ipynb #df84d6a1
+# %% ../../nbs/data/02_parallel.ipynb #872bb5b1
 def load_parallel(
     source,  # a file, a folder, a `Dataset`, or the name of one on the Hub ("Helsinki-NLP/opus-100")
     languages: Iterable[str] | None = None,  # keep these, the first is the pivot; None keeps all, from English

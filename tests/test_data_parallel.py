@@ -1,0 +1,141 @@
+import gzip
+import json
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from alignx.data import load_parallel
+from alignx.data.parallel import records
+from alignx.demo import demo_corpus
+from alignx.errors import InputError, UsageError
+
+PAIR = {"source": "one", "target": "eins", "source_lang": "en", "target_lang": "de"}
+
+
+def write(path, *rows):
+    opened = gzip.open(path, "wt", encoding="utf-8") if path.suffix == ".gz" else open(path, "w", encoding="utf-8")
+    with opened as file:
+        file.write("\n".join(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows))
+    return path
+
+
+def directions(rows):
+    return list(zip(rows["source_lang"], rows["target_lang"]))
+
+
+def test_multiway_pivots(tmp_path):
+    tuples = [{"id": "a", "domain": "d", "text": {"en": "one", "de": "eins", "jpn": "一", "th": None}}, {"id": "b", "text": {"de": "zwei", "ja": "二", "fr": "deux"}}]
+    path = write(tmp_path / "m.jsonl.gz", *tuples)
+    everything = load_parallel(path)
+    assert directions(everything) == [("en", "de"), ("en", "ja")] and everything["id"] == ["a", "a"] and everything["domain"] == ["d", "d"]
+    assert directions(load_parallel(path, ["de", "ja"])) == [("de", "ja"), ("de", "ja")]
+    assert directions(load_parallel(path, ["en", "de", "fr"])) == [("en", "de")], "a tuple without the pivot makes no row"
+
+
+def test_order_of_languages_is_kept(tmp_path):
+    path = write(tmp_path / "m.jsonl", {"text": {"de": "eins", "en": "one", "ja": "一"}})
+    assert directions(load_parallel(path, ["en", "ja", "deu"])) == [("en", "ja"), ("en", "de")]
+
+
+def test_pairs_are_filtered_but_not_turned(tmp_path):
+    path = write(tmp_path / "p.jsonl", PAIR, {**PAIR, "source_lang": "fr"}, "", {**PAIR, "source_lang": "de", "target_lang": "en", "id": 7})
+    assert directions(load_parallel(path, ["en", "de"])) == [("en", "de"), ("de", "en")]
+    assert load_parallel(path)["id"] == ["1", "2", "7"]
+
+
+def test_languages_given_from_outside(tmp_path):
+    path = write(tmp_path / "p.jsonl", {"source": "one", "target": "eins"})
+    assert directions(load_parallel(path, ["en", "de"])) == [("en", "de")]
+    with pytest.raises(InputError, match=r"p.jsonl, row 1, field 'source_lang'.*languages="):
+        load_parallel(path)
+
+
+def test_tsv_has_no_quoting_and_csv_has(tmp_path):
+    tsv = write(tmp_path / "a.tsv", 'en\tde', 'He said "yes\tEr sagte "ja')
+    assert load_parallel(tsv)["source"] == ['He said "yes']
+    csv = write(tmp_path / "a.csv", "source,target,source_lang,target_lang", '"a, ""b""\nc",d,en,de')
+    assert load_parallel(csv)["source"] == ['a, "b"\nc']
+    assert load_parallel(write(tmp_path / "bom.csv", "\ufeffen,de", "one,eins"))["source"] == ["one"]
+
+
+def test_empty_text_is_kept_for_cleaning_to_find(tmp_path):
+    assert load_parallel(write(tmp_path / "p.jsonl", {**PAIR, "target": ""}))["target"] == [""]
+
+
+def test_parquet_folders_and_saved_datasets(tmp_path):
+    data = Dataset.from_list([PAIR, PAIR])
+    data.to_parquet(tmp_path / "a.parquet")
+    write(tmp_path / "b.jsonl", PAIR)
+    write(tmp_path / "notes.md", "not a corpus")
+    assert len(load_parallel(tmp_path / "a.parquet")) == 2 and len(load_parallel(tmp_path)) == 3
+    data.save_to_disk(tmp_path / "saved")
+    DatasetDict(train=data, test=data.select([0])).save_to_disk(tmp_path / "splits")
+    assert len(load_parallel(tmp_path / "saved")) == 2
+    assert (len(load_parallel(tmp_path / "splits")), len(load_parallel(tmp_path / "splits", split="test"))) == (3, 1)
+    with pytest.raises(UsageError, match="unknown split 'dev'"):
+        load_parallel(tmp_path / "splits", split="dev")
+
+
+def test_hub_configurations(monkeypatch):
+    asked = []
+
+    def load(name, config, split=None):
+        asked.append((name, config, split))
+        source, target = config.split("-")
+        return Dataset.from_list([{"translation": {source: "x", target: "y"}}])
+
+    monkeypatch.setattr("alignx.data.parallel.get_dataset_config_names", lambda name: ["de-en", "en-fr", "af-en", "de-fr"])
+    monkeypatch.setattr("alignx.data.parallel.load_dataset", load)
+    assert directions(load_parallel("org/opus", ["en", "de", "fr"], split="train")) == [("en", "de"), ("en", "fr"), ("de", "fr")]
+    assert asked == [("org/opus", config, "train") for config in ("de-en", "en-fr", "de-fr")]
+    assert directions(load_parallel("org/opus:af-en")) == [("en", "af")]
+    with pytest.raises(UsageError, match="org/opus"):
+        load_parallel("org/opus", ["en", "sw"])
+
+
+@pytest.mark.parametrize("line, message", {
+    "{": "row 2: not JSON",
+    "[1]": "row 2: expected an object",
+    json.dumps({**PAIR, "source": 3}): "row 2, field 'source': expected text, got int",
+    json.dumps({**PAIR, "target": None}): "row 2, field 'target': expected text, got NoneType",
+    json.dumps({**PAIR, "target": "\ud83d"}): "row 2, field 'target': holds half",
+    json.dumps({**PAIR, "target_lang": "jp"}): "row 2, field 'target_lang': unknown language 'jp'.*'ja'",
+    json.dumps({"text": {"en": "a", "eng": "b"}}): "row 2, field 'eng': a second text in language 'en'",
+    json.dumps({"text": {"en": "a", "qqq1": "b"}}): "row 2, field 'text.qqq1': unknown language",
+    json.dumps({"a": "b"}): "row 2: fields 'a' hold no pair",
+}.items())
+def test_broken_rows_are_named(tmp_path, line, message):
+    with pytest.raises(InputError, match=f"p.jsonl, {message}"):
+        load_parallel(write(tmp_path / "p.jsonl", PAIR, line))
+
+
+def test_broken_files_are_named(tmp_path):
+    (tmp_path / "latin.jsonl").write_bytes(b'{"a": 1}\n{"source": "gr\xfc\xdfe"}')
+    with pytest.raises(InputError, match="latin.jsonl, row 2: not UTF-8"):
+        list(records(tmp_path / "latin.jsonl"))
+    whole = write(tmp_path / "w.jsonl.gz", *[{**PAIR, "source": str(index)} for index in range(500)]).read_bytes()
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "fake.jsonl.gz").write_bytes(b"not gzip")
+    (tmp_path / "fake.parquet").write_bytes(b"not parquet")
+    for name in ("cut.jsonl.gz", "fake.jsonl.gz", "fake.parquet"):
+        with pytest.raises(InputError, match=name):
+            load_parallel(tmp_path / name)
+    with pytest.raises(InputError, match="q.csv, row 2"):
+        load_parallel(write(tmp_path / "q.csv", "en,de", 'a,"b'))
+
+
+
+
+def test_sources_that_are_not_there(tmp_path):
+    for source in (tmp_path / "none.jsonl", "none.csv", "no such thing", "data/none.jsonl"):
+        with pytest.raises(UsageError, match="no such file"):
+            load_parallel(source)
+    with pytest.raises(UsageError, match="not a kind of file"):
+        load_parallel(write(tmp_path / "a.docx", "x"))
+    with pytest.raises(UsageError, match="leave `split` out"):
+        load_parallel(write(tmp_path / "p.jsonl", PAIR), split="test")
+
+
+def test_demo_splits_do_not_share_meanings():
+    ids = [set(load_parallel(demo_corpus(), ["en", "sw"], split=split)["id"]) for split in ("train", "validation", "test")]
+    assert all(ids) and not ids[0] & ids[1] and not ids[0] & ids[2] and not ids[1] & ids[2]
