@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['evaluating', 'embed_layers']
 
-# %% ../../nbs/evaluate/01_embeddings.ipynb #ec999c97
+# %% ../../nbs/evaluate/01_embeddings.ipynb #d6cec742
 import contextlib
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError, UsageError
 
-# %% ../../nbs/evaluate/01_embeddings.ipynb #e4437577
+# %% ../../nbs/evaluate/01_embeddings.ipynb #9ddabf45
 def _content_tokens(
     tokenizer,  # any Hugging Face tokenizer
     texts: Sequence[str],  # sentences
@@ -35,7 +35,7 @@ def _content_tokens(
         pairs.append((ids, [not flag for flag in special]))
     return pairs
 
-# %% ../../nbs/evaluate/01_embeddings.ipynb #766322c8
+# %% ../../nbs/evaluate/01_embeddings.ipynb #43e30c99
 def _length_limit(
     model,  # a transformers model
     tokenizer,  # its tokenizer
@@ -45,7 +45,7 @@ def _length_limit(
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return min(limit for limit in (max_length, tokenizer.model_max_length, positions) if limit and limit > 0)
 
-# %% ../../nbs/evaluate/01_embeddings.ipynb #1a1a7ede
+# %% ../../nbs/evaluate/01_embeddings.ipynb #4d9af659
 def _batches(
     tokens: list[tuple[list[int], list[bool]]],  # from _content_tokens
     batch_size: int,  # sentences
@@ -65,7 +65,7 @@ def _batches(
             content[row, :length] = torch.tensor(tokens[index][1], dtype=torch.float)
         yield chosen, {"input_ids": ids, "attention_mask": attention}, content
 
-# %% ../../nbs/evaluate/01_embeddings.ipynb #173b8429
+# %% ../../nbs/evaluate/01_embeddings.ipynb #4a2e63d4
 @contextlib.contextmanager
 def evaluating(
     model,  # a torch module
@@ -79,7 +79,7 @@ def evaluating(
     finally:
         model.train(was_training)
 
-# %% ../../nbs/evaluate/01_embeddings.ipynb #d89ec03a
+# %% ../../nbs/evaluate/01_embeddings.ipynb #5343b2fe
 def _backbone(
     model,  # a transformers model, with or without a head
 ):  # the module whose hidden states are read
@@ -102,7 +102,7 @@ def _pool_layers(
     means = [torch.einsum("btd,bt->bd", states[k].float(), weights.to(states[k].device)) for k in layers]
     return np.stack([mean.cpu().numpy() for mean in means])
 
-# %% ../../nbs/evaluate/01_embeddings.ipynb #d70d9ceb
+# %% ../../nbs/evaluate/01_embeddings.ipynb #0283fc35
 def _check_layers(
     layers: Sequence[int] | None,  # which layers; None means all
     last: int,  # the model's number of layers
@@ -116,7 +116,7 @@ def _check_layers(
         raise UsageError("no layer was asked for; leave out `layers` to get all of them")
     return chosen
 
-# %% ../../nbs/evaluate/01_embeddings.ipynb #c8bb8e32
+# %% ../../nbs/evaluate/01_embeddings.ipynb #3e62b169
 def embed_layers(
     model,  # any Hugging Face model: causal, encoder or encoder-decoder
     tokenizer,  # its tokenizer
@@ -145,7 +145,7 @@ def embed_layers(
     _check_finite(result, layers)
     return result
 
-# %% ../../nbs/evaluate/01_embeddings.ipynb #242d9069
+# %% ../../nbs/evaluate/01_embeddings.ipynb #2fe522da
 def _check_finite(
     embeddings: np.ndarray,  # [layers, sentences, width]
     layers: Sequence[int] | None,  # what the first axis stands for

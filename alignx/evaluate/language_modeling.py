@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['perplexity', 'sentences_by_language', 'perplexity_by_language']
 
-# %% ../../nbs/evaluate/03_language_modeling.ipynb #2a8fc5f2
+# %% ../../nbs/evaluate/03_language_modeling.ipynb #04730986
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..errors import InputError, UsageError
 from .embeddings import _batches, _content_tokens, _length_limit, evaluating
 
-# %% ../../nbs/evaluate/03_language_modeling.ipynb #d8572e9d
+# %% ../../nbs/evaluate/03_language_modeling.ipynb #b6b4aec9
 def _batch_loss(
     model,  # a causal language model
     inputs: dict[str, torch.Tensor],  # input_ids and attention_mask [B, T], padded on the right
@@ -29,7 +29,7 @@ def _batch_loss(
     losses = [F.cross_entropy(part.float(), target, reduction="sum").item() for part, target in zip(logits.split(chunk), targets.split(chunk))]
     return sum(losses), len(targets)
 
-# %% ../../nbs/evaluate/03_language_modeling.ipynb #2ccf87e6
+# %% ../../nbs/evaluate/03_language_modeling.ipynb #305f23e5
 def perplexity(
     model,  # a causal language model
     tokenizer,  # its tokenizer
@@ -55,7 +55,7 @@ def perplexity(
         raise InputError(f"{len(texts)} texts, and no token to predict; pass at least one text of two tokens or more")
     return float(torch.tensor(total / count, dtype=torch.float64).exp())
 
-# %% ../../nbs/evaluate/03_language_modeling.ipynb #4de7b01c
+# %% ../../nbs/evaluate/03_language_modeling.ipynb #14de4822
 def sentences_by_language(
     rows,  # parallel rows: source, target, source_lang, target_lang
 ) -> dict[str, list[str]]:  # language -> distinct sentences in order of appearance
