@@ -119,7 +119,7 @@ def test_the_rows_that_break_a_run_are_named(tmp_path):
 
 
 def test_bf16_and_activation_checkpointing(tmp_path):
-    run = trainer(tmp_path, rows(4), bf16=True, gradient_checkpointing=True, max_steps=2)
+    run = trainer(tmp_path, rows(4), bf16=True, activation_checkpointing=True, max_steps=2)
     run.train()
     assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in weights(run).values())
 

@@ -6,7 +6,7 @@
 __all__ = ['predictable_labels', 'next_token_loss', 'decoder_layers', 'capture_states', 'states_up_to', 'original_configs',
            'save_language_model']
 
-# %% ../../nbs/align/04_language_model.ipynb #567f5415
+# %% ../../nbs/align/04_language_model.ipynb #8244e1e1
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from ..errors import UsageError
 
-# %% ../../nbs/align/04_language_model.ipynb #8e5c9a70
+# %% ../../nbs/align/04_language_model.ipynb #d348c625
 def predictable_labels(
     labels: torch.Tensor,  # [B, T], -100 where no loss is taken
     attention_mask: torch.Tensor,  # [B, T]
@@ -27,7 +27,7 @@ def predictable_labels(
     "The labels without those of tokens that have no real token before them, on whichever side the padding is."
     return labels.masked_fill(F.pad(attention_mask[:, :-1], (1, 0)) == 0, -100)
 
-# %% ../../nbs/align/04_language_model.ipynb #7bda5e6a
+# %% ../../nbs/align/04_language_model.ipynb #28c65ca2
 def next_token_loss(
     logits: torch.Tensor,  # [B, T, V]; position t predicts token t + 1
     labels: torch.Tensor,  # [B, T], -100 where no loss is taken; position 0 is never predicted
@@ -40,7 +40,7 @@ def next_token_loss(
         num_items_in_batch = (targets != -100).sum()
     return total / torch.as_tensor(num_items_in_batch, device=total.device).clamp(min=1)
 
-# %% ../../nbs/align/04_language_model.ipynb #24e9d3b3
+# %% ../../nbs/align/04_language_model.ipynb #b89fdadc
 def decoder_layers(
     lm: PreTrainedModel,  # a causal language model
 ) -> tuple[nn.Module, str, nn.ModuleList]:  # the module that holds the list, the list's name there, the list
@@ -52,7 +52,7 @@ def decoder_layers(
                 return owner, name, child
     raise UsageError(f"{type(lm).__name__}: no list of {depth} layers found; a decoder-only model from transformers is needed")
 
-# %% ../../nbs/align/04_language_model.ipynb #c72592c4
+# %% ../../nbs/align/04_language_model.ipynb #37db0547
 @contextmanager
 def capture_states(
     lm: PreTrainedModel,  # a causal language model
@@ -82,7 +82,7 @@ def capture_states(
         for handle in handles:
             handle.remove()
 
-# %% ../../nbs/align/04_language_model.ipynb #2f57b6c5
+# %% ../../nbs/align/04_language_model.ipynb #c2c5ab1c
 def states_up_to(
     lm: PreTrainedModel,  # a causal language model
     layer: int,  # which hidden state
@@ -99,7 +99,7 @@ def states_up_to(
         setattr(owner, name, stack)
     return states["layer"]
 
-# %% ../../nbs/align/04_language_model.ipynb #c5db20bb
+# %% ../../nbs/align/04_language_model.ipynb #1dd77aa5
 def original_configs(
     lm: PreTrainedModel,
 ) -> tuple:  # (config, generation config)

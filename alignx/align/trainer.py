@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AlignmentArguments', 'step_loss', 'RunningMeans', 'blame', 'wrap', 'check_dataset', 'AlignmentTrainer']
 
-# %% ../../nbs/align/06_trainer.ipynb #5d76800c
+# %% ../../nbs/align/06_trainer.ipynb #28c48be2
 import math
 from dataclasses import dataclass, field, fields
 
@@ -17,7 +17,7 @@ from .model import AlignmentConfig, AlignmentModel, load_alignment_weights, save
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 
-# %% ../../nbs/align/06_trainer.ipynb #2b55d612
+# %% ../../nbs/align/06_trainer.ipynb #daff6fce
 @dataclass
 class AlignmentArguments(AlignmentConfig, TrainingArguments):
     "`transformers.TrainingArguments` and, beside them, every field of `AlignmentConfig`."
@@ -34,7 +34,7 @@ class AlignmentArguments(AlignmentConfig, TrainingArguments):
         "The alignment fields by themselves, as `AlignmentModel` takes them."
         return AlignmentConfig(**{each.name: getattr(self, each.name) for each in fields(AlignmentConfig)})
 
-# %% ../../nbs/align/06_trainer.ipynb #4d712e7c
+# %% ../../nbs/align/06_trainer.ipynb #05d995e6
 def step_loss(
     output: dict,  # an `AlignmentOutput` whose lm_loss was divided by the tokens of the whole step
     trains_lm: bool,  # whether "lm" is an objective
@@ -47,7 +47,7 @@ def step_loss(
         parts.append(output["alignment_loss"] / micro_batches)
     return sum(parts)
 
-# %% ../../nbs/align/06_trainer.ipynb #89d74d02
+# %% ../../nbs/align/06_trainer.ipynb #1f1b59be
 class RunningMeans:
     "Means of named scalars over many batches, on their device until they are asked for."
 
@@ -67,13 +67,13 @@ class RunningMeans:
 
     def pop(
         self,
-        reduce=None,  # sums a tensor over devices
+        reduce=None,  # averages a tensor over devices
     ) -> dict:  # name → float
         "The means since the last call; names without any finite value are left out."
         sums, self.sums = {name: entry if reduce is None else reduce(entry) for name, entry in self.sums.items()}, {}
         return {name: (total / weight).item() for name, (total, weight) in sums.items() if weight > 0}
 
-# %% ../../nbs/align/06_trainer.ipynb #882b6bd6
+# %% ../../nbs/align/06_trainer.ipynb #544ce733
 def blame(
     model: AlignmentModel,
     batch: dict,  # the encoded rows of a batch whose loss is not finite
@@ -91,7 +91,7 @@ def blame(
     begin = "" if tokenizer is None else f", the first begins {tokenizer.decode(batch['input_ids'][rows[0]][batch['attention_mask'][rows[0]].bool()][:24])!r}"
     return f"rows {rows} of the batch give it{begin}; drop or mend them"
 
-# %% ../../nbs/align/06_trainer.ipynb #0f8aee12
+# %% ../../nbs/align/06_trainer.ipynb #7764af3f
 def wrap(
     model: PreTrainedModel | AlignmentModel,
     args: TrainingArguments,
@@ -106,7 +106,7 @@ def wrap(
             raise UsageError(f"{each.name}: the arguments say {wanted!r}, the AlignmentModel was made with {made!r}; give the trainer the plain model, or the same value")
     return model
 
-# %% ../../nbs/align/06_trainer.ipynb #81c5e2a2
+# %% ../../nbs/align/06_trainer.ipynb #a45e6058
 def check_dataset(
     dataset,  # encoded rows, or None
     pooling: str,
@@ -122,8 +122,23 @@ def check_dataset(
     if pooling == "mirror" and "mirror_input_ids" not in columns:
         raise UsageError(f"{name}: pooling='mirror' needs every row in both directions; encode with encode_rows(..., mirror=True)")
 
-# %% ../../nbs/align/06_trainer.ipynb #ea521283
-class _PlainCheckpoints(Trainer):
+# %% ../../nbs/align/06_trainer.ipynb #a4e6c413
+class _EncodedRows(Trainer):
+    "A Trainer that is fed with rows from `encode_rows`."
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        "Counts the tokens that are predicted, so that padding on the left changes nothing."
+        counted = [{**batch, "labels": predictable_labels(batch["labels"], batch["attention_mask"])} for batch in batch_samples]
+        return super()._get_num_items_in_batch(counted, device)
+
+    def _set_signature_columns_if_needed(self):
+        "Keeps the columns of mirror rows, which the collator needs and the model never sees."
+        super()._set_signature_columns_if_needed()
+        mirrored = [f"mirror_{name}" for name in self._signature_columns]
+        self._signature_columns += [name for name in mirrored if name not in self._signature_columns and not name.startswith("mirror_mirror")]
+
+# %% ../../nbs/align/06_trainer.ipynb #ceb6ffc1
+class _PlainCheckpoints(_EncodedRows):
     "A Trainer whose `self.model` is an `AlignmentModel`, saved as a plain model and loaded from one."
 
     def _save(self, output_dir=None, state_dict=None):
@@ -145,13 +160,7 @@ class _PlainCheckpoints(Trainer):
             return super()._load_best_model()
         load_alignment_weights(self.model, self.state.best_model_checkpoint)
 
-    def _set_signature_columns_if_needed(self):
-        "Keeps the columns of mirror rows, which the collator needs and the model never sees."
-        super()._set_signature_columns_if_needed()
-        mirrored = [f"mirror_{name}" for name in self._signature_columns]
-        self._signature_columns += [name for name in mirrored if name not in self._signature_columns and not name.startswith("mirror_mirror")]
-
-# %% ../../nbs/align/06_trainer.ipynb #3c27c75b
+# %% ../../nbs/align/06_trainer.ipynb #e62dcacb
 class AlignmentTrainer(_PlainCheckpoints):
     "`transformers.Trainer` for stage 1: encoded rows in, a plain Hugging Face folder with the heads beside it out."
 
@@ -181,23 +190,15 @@ class AlignmentTrainer(_PlainCheckpoints):
         self.means[model.training].add(shown | {"lm_loss": output.lm_loss * processes * micro_batches}, 1 / micro_batches)
         return (loss, output) if return_outputs else loss
 
-    def _get_num_items_in_batch(self, batch_samples, device):
-        "Counts the tokens that are predicted, so that padding on the left changes nothing."
-        counted = [{**batch, "labels": predictable_labels(batch["labels"], batch["attention_mask"])} for batch in batch_samples]
-        return super()._get_num_items_in_batch(counted, device)
-
     def log(self, logs, *args, **kwargs):
         "Adds the means of all component losses to the lines about training."
         if "loss" in logs:
-            logs |= self.means[True].pop(self._sum_over_devices)
+            logs |= self.means[True].pop(self.accelerator.reduce)
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
         "Adds the means of all component losses to the metrics, so that any of them can choose the best checkpoint."
         self.means[False] = RunningMeans()
         result = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        result.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self.means[False].pop(self._sum_over_devices).items()})
+        result.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self.means[False].pop(self.accelerator.reduce).items()})
         return result
-
-    def _sum_over_devices(self, entry: torch.Tensor) -> torch.Tensor:
-        return self.accelerator.reduce(entry, "sum")
