@@ -6,7 +6,7 @@
 __all__ = ['REASONS', 'fingerprint', 'is_empty', 'is_identical', 'is_long', 'expansion', 'log_ratio', 'has_odd_lengths',
            'CleaningReport', 'report_table', 'clean_parallel']
 
-# %% ../../nbs/data/03_cleaning.ipynb #8ebdf1b0
+# %% ../../nbs/data/03_cleaning.ipynb #f3af6291
 import math
 import unicodedata
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from datasets import Dataset
 
-# %% ../../nbs/data/03_cleaning.ipynb #b22058e5
+# %% ../../nbs/data/03_cleaning.ipynb #261dea98
 def fingerprint(
     text: str,  # a sentence
 ) -> str:  # the same for sentences that differ in case, white space or compatibility characters only
@@ -24,7 +24,7 @@ def fingerprint(
     plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
     return " ".join(plain.casefold().split())
 
-# %% ../../nbs/data/03_cleaning.ipynb #4c066ab3
+# %% ../../nbs/data/03_cleaning.ipynb #b0712ed8
 def is_empty(
     source: str,  # a sentence
     target: str,  # its translation
@@ -40,7 +40,7 @@ def is_identical(
     "Whether both sides are the same text."
     return fingerprint(source) == fingerprint(target)
 
-# %% ../../nbs/data/03_cleaning.ipynb #2bb7066e
+# %% ../../nbs/data/03_cleaning.ipynb #33cea572
 def is_long(
     source: str,  # a sentence
     target: str,  # its translation
@@ -49,7 +49,7 @@ def is_long(
     "Whether a side has more than `max_characters`."
     return max(len(source), len(target)) > max_characters
 
-# %% ../../nbs/data/03_cleaning.ipynb #b0bc021d
+# %% ../../nbs/data/03_cleaning.ipynb #b4e31e44
 def expansion(
     sources: list[str],  # sentences
     targets: list[str],  # their translations
@@ -82,7 +82,7 @@ def has_odd_lengths(
     "Whether the target is much longer or shorter than is usual between the two languages."
     return abs(log_ratio(source, target, expected)) > math.log(max_ratio)
 
-# %% ../../nbs/data/03_cleaning.ipynb #a639a387
+# %% ../../nbs/data/03_cleaning.ipynb #3b8dc41a
 REASONS = ("empty", "identical", "long", "odd lengths", "duplicate", "in the evaluation rows")
 
 
@@ -105,7 +105,7 @@ class CleaningReport:
         if len(self.examples[reason]) < 3:
             self.examples[reason].append(row)
 
-# %% ../../nbs/data/03_cleaning.ipynb #f4d717a8
+# %% ../../nbs/data/03_cleaning.ipynb #48f8c6ff
 def report_table(
     report: CleaningReport,  # what `clean_parallel` returned
     by_direction: bool = False,  # a column per direction instead of examples
@@ -121,7 +121,7 @@ def report_table(
         lines.append({"reason": reason, "rows": dropped, "share": dropped / max(report.total, 1), "source": first["source"], "target": first["target"]})
     return pd.DataFrame(lines).set_index("reason")
 
-# %% ../../nbs/data/03_cleaning.ipynb #77b1d168
+# %% ../../nbs/data/03_cleaning.ipynb #a0adfeb1
 def _reason(row: dict, expected: float, seen: set, excluded: set, max_characters: int, max_ratio: float) -> str | None:
     "Why a row is to be dropped; None keeps it, and remembers it in `seen`."
     source, target = row["source"], row["target"]
@@ -148,7 +148,7 @@ def _expansions(rows: Dataset) -> dict[tuple[str, str], float]:
             texts[row["source_lang"], row["target_lang"]][side].append(row[name])
     return {direction: expansion(*sides) for direction, sides in texts.items()}
 
-# %% ../../nbs/data/03_cleaning.ipynb #ad65eaf5
+# %% ../../nbs/data/03_cleaning.ipynb #6db9e3b9
 def clean_parallel(
     rows: Dataset,  # parallel rows
     exclude: Iterable[dict] | None = None,  # evaluation rows that must not be trained on

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHADES', 'PLAIN', 'ANSI', 'token_texts', 'Token', 'Preview', 'preview']
 
-# %% ../../nbs/data/07_inspecting.ipynb #b56d51a1
+# %% ../../nbs/data/07_inspecting.ipynb #dae504d4
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .encoding import SOURCE, TARGET, encode_rows
 
-# %% ../../nbs/data/07_inspecting.ipynb #5dac8d15
+# %% ../../nbs/data/07_inspecting.ipynb #ec740cb5
 def token_texts(
     ids: list[int],  # the tokens of a row
     tokenizer: PreTrainedTokenizerBase,  # the one that made them
@@ -30,7 +30,7 @@ def token_texts(
         shown = text if whole else shown
     return texts
 
-# %% ../../nbs/data/07_inspecting.ipynb #eaa65a02
+# %% ../../nbs/data/07_inspecting.ipynb #763a99dc
 SHADES = {SOURCE: ("rgba(86,180,233,.35)", "rgba(86,180,233,.65)"), TARGET: ("rgba(230,159,0,.35)", "rgba(230,159,0,.65)")}
 PLAIN = ("rgba(127,127,127,.06)", "rgba(127,127,127,.16)")
 ANSI = {SOURCE: ("\033[44;97m", "\033[104;30m"), TARGET: ("\033[43;30m", "\033[103;30m")}
@@ -56,7 +56,7 @@ class Token:
         faint = "" if self.trained else "\033[2m"
         return f"{colours}{faint}{self.text or '·'}\033[0m" if colours or faint else self.text or "·"
 
-# %% ../../nbs/data/07_inspecting.ipynb #9052ea2a
+# %% ../../nbs/data/07_inspecting.ipynb #8597598c
 @dataclass
 class Preview:
     "Painted rows: HTML on a page, colours in a terminal."
@@ -80,7 +80,7 @@ class Preview:
     def __str__(self) -> str:
         return "\n\n".join(f"{self._title(tokens, cut)}\n" + "".join(token.terminal(index) for index, token in enumerate(tokens)) for tokens, cut in zip(self.rows, self.cut))
 
-# %% ../../nbs/data/07_inspecting.ipynb #cca9f68a
+# %% ../../nbs/data/07_inspecting.ipynb #eb9e9166
 def preview(
     rows: Dataset | IterableDataset | Iterable[dict],  # instructions, or what `encode_rows` returned
     tokenizer: PreTrainedTokenizerBase,  # the model's
