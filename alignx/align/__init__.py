@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/align/00_align.ipynb #34c241ee
+# %% ../../nbs/align/00_align.ipynb #d417fc47
 import lazy_loader
 
-# %% ../../nbs/align/00_align.ipynb #27ea1503
+# %% ../../nbs/align/00_align.ipynb #73122e51
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "pooling": ["mean_pool", "predictor_spans"],
         "contrastive": ["contrastive_loss", "cosine_matrix", "embedding_spread", "in_batch_accuracy"],
         "language_matching": ["LanguageMatchingHead", "language_matching_loss"],
+        "language_model": ["capture_states", "decoder_layers", "next_token_loss"],
         "model": ["AlignmentConfig", "AlignmentModel", "AlignmentOutput", "load_alignment", "save_alignment"],
         "trainer": ["AlignmentArguments", "AlignmentTrainer"],
     },

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'TuneArguments', 'check_completions', 'InstructionTrainer']
 
-# %% ../../nbs/tune/01_trainer.ipynb #c7f5f570
+# %% ../../nbs/tune/01_trainer.ipynb #ad406c54
 from dataclasses import dataclass, field
 
 from datasets import Dataset, IterableDataset
@@ -15,14 +15,14 @@ from ..align.language_model import next_token_loss, original_configs, predictabl
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 
-# %% ../../nbs/tune/01_trainer.ipynb #ae9ec80f
+# %% ../../nbs/tune/01_trainer.ipynb #8291a71a
 @dataclass
 class TuneArguments(TrainingArguments):
     "`transformers.TrainingArguments` for stage 2."
 
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "columns that hold labels; ours is always 'labels'"})
 
-# %% ../../nbs/tune/01_trainer.ipynb #92877ab6
+# %% ../../nbs/tune/01_trainer.ipynb #873392c2
 def check_completions(
     dataset: Dataset | IterableDataset | None,  # encoded rows
     name: str = "train_dataset",  # for messages
@@ -43,7 +43,7 @@ def check_completions(
                     check({"labels": labels}, 1000 * start + place)
     return dataset
 
-# %% ../../nbs/tune/01_trainer.ipynb #b7e45578
+# %% ../../nbs/tune/01_trainer.ipynb #573dde71
 COLUMNS = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "target_lang")
 
 
