@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/align/00_align.ipynb #d417fc47
+# %% ../../nbs/align/00_align.ipynb #cd2e920d
 import lazy_loader
 
-# %% ../../nbs/align/00_align.ipynb #73122e51
+# %% ../../nbs/align/00_align.ipynb #4ce9f0fb
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={

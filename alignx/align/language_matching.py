@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PairLinear', 'LanguageMatchingOutput', 'language_matching_loss', 'LanguageMatchingHead']
 
-# %% ../../nbs/align/03_language_matching.ipynb #8ec23e83
+# %% ../../nbs/align/03_language_matching.ipynb #329879fc
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.utils import ModelOutput
 
-# %% ../../nbs/align/03_language_matching.ipynb #bb7aefb0
+# %% ../../nbs/align/03_language_matching.ipynb #10ef60d8
 class PairLinear(nn.Module):
     "A linear map of every concatenation [h_i; h_j], computed as W₁h_i + W₂h_j: [N, D] → [N, N, out]."
 
@@ -31,7 +31,7 @@ class PairLinear(nn.Module):
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         return self.first(embeddings)[:, None] + self.second(embeddings)[None]
 
-# %% ../../nbs/align/03_language_matching.ipynb #98d2a125
+# %% ../../nbs/align/03_language_matching.ipynb #89d06ff2
 @dataclass
 class LanguageMatchingOutput(ModelOutput):
     "What `LanguageMatchingHead` returns for N sentences."
@@ -42,7 +42,7 @@ class LanguageMatchingOutput(ModelOutput):
     accuracy: torch.Tensor = None  # scalar; NaN when no pair counts
     majority: torch.Tensor = None  # scalar: accuracy of always giving the commoner answer
 
-# %% ../../nbs/align/03_language_matching.ipynb #705e109e
+# %% ../../nbs/align/03_language_matching.ipynb #919c519c
 def language_matching_loss(
     logits: torch.Tensor,  # [N, N, 2]
     languages: torch.Tensor,  # [N] integer ids, -1 for none
@@ -61,7 +61,7 @@ def language_matching_loss(
     share = (same.bool() & counted).sum() / pairs
     return LanguageMatchingOutput(loss=loss, logits=logits, counted=counted, accuracy=correct.sum() / pairs, majority=torch.maximum(share, 1 - share))
 
-# %% ../../nbs/align/03_language_matching.ipynb #63a7b691
+# %% ../../nbs/align/03_language_matching.ipynb #eb63ecca
 class LanguageMatchingHead(nn.Module):
     "A gated network that says of every two sentences whether they are in the same language; in float32 under autocast."
 

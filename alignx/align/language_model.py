@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['predictable_labels', 'next_token_loss', 'decoder_layers', 'capture_states', 'states_up_to', 'original_configs',
-           'save_language_model']
+           'save_language_model', 'load_language_model_weights']
 
-# %% ../../nbs/align/04_language_model.ipynb #8244e1e1
+# %% ../../nbs/align/04_language_model.ipynb #af39563d
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from ..errors import UsageError
 
-# %% ../../nbs/align/04_language_model.ipynb #d348c625
+# %% ../../nbs/align/04_language_model.ipynb #8a596f34
 def predictable_labels(
     labels: torch.Tensor,  # [B, T], -100 where no loss is taken
     attention_mask: torch.Tensor,  # [B, T]
@@ -27,7 +27,7 @@ def predictable_labels(
     "The labels without those of tokens that have no real token before them, on whichever side the padding is."
     return labels.masked_fill(F.pad(attention_mask[:, :-1], (1, 0)) == 0, -100)
 
-# %% ../../nbs/align/04_language_model.ipynb #28c65ca2
+# %% ../../nbs/align/04_language_model.ipynb #da08a0cc
 def next_token_loss(
     logits: torch.Tensor,  # [B, T, V]; position t predicts token t + 1
     labels: torch.Tensor,  # [B, T], -100 where no loss is taken; position 0 is never predicted
@@ -40,7 +40,7 @@ def next_token_loss(
         num_items_in_batch = (targets != -100).sum()
     return total / torch.as_tensor(num_items_in_batch, device=total.device).clamp(min=1)
 
-# %% ../../nbs/align/04_language_model.ipynb #b89fdadc
+# %% ../../nbs/align/04_language_model.ipynb #fef8503b
 def decoder_layers(
     lm: PreTrainedModel,  # a causal language model
 ) -> tuple[nn.Module, str, nn.ModuleList]:  # the module that holds the list, the list's name there, the list
@@ -52,7 +52,7 @@ def decoder_layers(
                 return owner, name, child
     raise UsageError(f"{type(lm).__name__}: no list of {depth} layers found; a decoder-only model from transformers is needed")
 
-# %% ../../nbs/align/04_language_model.ipynb #37db0547
+# %% ../../nbs/align/04_language_model.ipynb #46f7fae5
 @contextmanager
 def capture_states(
     lm: PreTrainedModel,  # a causal language model
@@ -82,7 +82,7 @@ def capture_states(
         for handle in handles:
             handle.remove()
 
-# %% ../../nbs/align/04_language_model.ipynb #c2c5ab1c
+# %% ../../nbs/align/04_language_model.ipynb #80b0eb73
 def states_up_to(
     lm: PreTrainedModel,  # a causal language model
     layer: int,  # which hidden state
@@ -99,7 +99,7 @@ def states_up_to(
         setattr(owner, name, stack)
     return states["layer"]
 
-# %% ../../nbs/align/04_language_model.ipynb #1dd77aa5
+# %% ../../nbs/align/04_language_model.ipynb #a2bd5b86
 def original_configs(
     lm: PreTrainedModel,
 ) -> tuple:  # (config, generation config)
@@ -120,3 +120,11 @@ def save_language_model(
         lm.save_pretrained(directory, state_dict=state_dict)
     finally:
         lm.config, lm.generation_config = now
+
+# %% ../../nbs/align/04_language_model.ipynb #1a3c134d
+def load_language_model_weights(
+    lm: PreTrainedModel,  # changed in place
+    directory: str | Path,  # written by `save_language_model`
+) -> None:
+    "Puts the weights of a saved folder into a model of the same shape, in the model's own precision."
+    lm.load_state_dict(type(lm).from_pretrained(directory, dtype=lm.dtype).state_dict())

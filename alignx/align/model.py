@@ -7,7 +7,7 @@ __all__ = ['OBJECTIVES', 'POOLINGS', 'HEADS', 'CONFIG', 'AlignmentConfig', 'chec
            'sentence_embeddings', 'AlignmentOutput', 'contrastive_part', 'combine', 'check_model', 'check_mirror',
            'AlignmentModel', 'save_alignment', 'load_alignment_weights', 'load_alignment']
 
-# %% ../../nbs/align/05_model.ipynb #a2a44c13
+# %% ../../nbs/align/05_model.ipynb #b32158c1
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,11 +20,11 @@ from transformers.utils import ModelOutput
 
 from .contrastive import contrastive_loss, embedding_spread, in_batch_accuracy
 from .language_matching import LanguageMatchingHead
-from .language_model import capture_states, decoder_layers, next_token_loss, original_configs, predictable_labels, save_language_model, states_up_to
+from .language_model import capture_states, decoder_layers, load_language_model_weights, next_token_loss, original_configs, predictable_labels, save_language_model, states_up_to
 from .pooling import SOURCE, TARGET, PairEmbeddings, alone_batch, mean_pool, pool_mirror, pool_row, predictor_spans
 from ..errors import InputError, UsageError, unknown
 
-# %% ../../nbs/align/05_model.ipynb #c3fa3b6e
+# %% ../../nbs/align/05_model.ipynb #729c463d
 OBJECTIVES = ("lm", "contrastive", "language_matching")
 POOLINGS = ("row", "mirror", "alone")
 
@@ -47,7 +47,7 @@ class AlignmentConfig:
     def __post_init__(self):
         check_alignment(self)
 
-# %% ../../nbs/align/05_model.ipynb #24ad0a5b
+# %% ../../nbs/align/05_model.ipynb #4ffe4a91
 def check_alignment(
     config: AlignmentConfig,  # normalised in place: objectives become a tuple, a layer in digits an int
 ) -> None:
@@ -71,7 +71,7 @@ def check_alignment(
     if config.temperature <= 0:
         raise UsageError(f"temperature {config.temperature}: must be above 0; 0.1 is the paper's")
 
-# %% ../../nbs/align/05_model.ipynb #c5fc13aa
+# %% ../../nbs/align/05_model.ipynb #4f5b6708
 def pair_embeddings(
     lm: PreTrainedModel,  # read again for pooling="alone"
     config: AlignmentConfig,
@@ -90,7 +90,7 @@ def pair_embeddings(
         pairs = pairs._replace(source=source, target=target)
     return pairs
 
-# %% ../../nbs/align/05_model.ipynb #f6d39904
+# %% ../../nbs/align/05_model.ipynb #45ae63aa
 def sentence_embeddings(
     last: torch.Tensor,  # last-layer states [B, T, D]
     attention_mask: torch.Tensor,  # [B, T]
@@ -104,7 +104,7 @@ def sentence_embeddings(
     pooled = torch.cat([mean_pool(last, marks == SOURCE), mean_pool(last, marks == TARGET)])
     return pooled, torch.cat([source_lang, target_lang]).masked_fill(~sides.any(1), -1)
 
-# %% ../../nbs/align/05_model.ipynb #7b4a49fe
+# %% ../../nbs/align/05_model.ipynb #a4c5d605
 @dataclass
 class AlignmentOutput(ModelOutput):
     "What `AlignmentModel` returns; None for what was not asked for."
@@ -120,7 +120,7 @@ class AlignmentOutput(ModelOutput):
     language_matching_accuracy: torch.Tensor | None = None
     language_matching_majority: torch.Tensor | None = None  # accuracy of the commoner answer
 
-# %% ../../nbs/align/05_model.ipynb #8c01d129
+# %% ../../nbs/align/05_model.ipynb #a9926ec9
 def contrastive_part(
     config: AlignmentConfig,
     pairs: PairEmbeddings,
@@ -135,7 +135,7 @@ def contrastive_part(
         "contrastive_pairs": pairs.usable.sum(),
     }
 
-# %% ../../nbs/align/05_model.ipynb #44c68bb3
+# %% ../../nbs/align/05_model.ipynb #7a3c9de3
 def combine(
     config: AlignmentConfig,
     parts: dict,  # entries of `AlignmentOutput`, lm_loss among them
@@ -149,7 +149,7 @@ def combine(
     loss = parts["lm_loss"] + alignment_loss if weighted else parts["lm_loss"]
     return AlignmentOutput(**parts, loss=loss, alignment_loss=alignment_loss)
 
-# %% ../../nbs/align/05_model.ipynb #b495624d
+# %% ../../nbs/align/05_model.ipynb #49344d6a
 class _Wrapper(nn.Module):
     "The parts of a `PreTrainedModel` that Trainer and accelerate ask for, passed on to `self.lm`."
 
@@ -176,7 +176,7 @@ class _Wrapper(nn.Module):
 
     gradient_checkpointing_enable = activation_checkpointing_enable
 
-# %% ../../nbs/align/05_model.ipynb #6380f2d8
+# %% ../../nbs/align/05_model.ipynb #be7d0c9e
 def check_model(
     lm: PreTrainedModel,
     config: AlignmentConfig,
@@ -190,7 +190,7 @@ def check_model(
     if config.layer != "auto" and config.layer > depth:
         raise UsageError(f"layer {config.layer}: {type(lm).__name__} has {depth}; give a number from 0 to {depth}")
 
-# %% ../../nbs/align/05_model.ipynb #ec063e7c
+# %% ../../nbs/align/05_model.ipynb #8773a449
 def check_mirror(
     source_lang: torch.Tensor,  # [B]
     target_lang: torch.Tensor,  # [B]
@@ -200,7 +200,7 @@ def check_mirror(
     if forth.shape != back.shape or not torch.equal(forth, back):
         raise InputError("batch: pooling='mirror' needs each row followed by the same pair in the opposite direction; encode with encode_rows(..., mirror=True)")
 
-# %% ../../nbs/align/05_model.ipynb #0de676e8
+# %% ../../nbs/align/05_model.ipynb #bee369e0
 class AlignmentModel(_Wrapper):
     "A causal language model (`lm`) with the alignment losses (`heads`), called with a batch of encoded rows."
 
@@ -232,7 +232,7 @@ class AlignmentModel(_Wrapper):
             parts |= {"language_matching_loss": matched.loss, "language_matching_accuracy": matched.accuracy, "language_matching_majority": matched.majority}
         return combine(config, parts)
 
-# %% ../../nbs/align/05_model.ipynb #f1c1b821
+# %% ../../nbs/align/05_model.ipynb #b91fde21
 HEADS, CONFIG = "alignment_heads.safetensors", "alignment_config.json"
 
 
@@ -249,14 +249,13 @@ def save_alignment(
         save_file(heads, Path(directory) / HEADS)
     (Path(directory) / CONFIG).write_text(json.dumps(asdict(model.alignment), indent=2) + "\n")
 
-# %% ../../nbs/align/05_model.ipynb #510e075b
+# %% ../../nbs/align/05_model.ipynb #5712e6ea
 def load_alignment_weights(
     model: AlignmentModel,  # changed in place
     directory: str | Path,  # written by `save_alignment`
 ) -> None:
     "Loads a saved model's weights and heads, to resume training. Raises `InputError` if the heads do not belong to it."
-    saved = type(model.lm).from_pretrained(directory, dtype=model.dtype)
-    model.lm.load_state_dict(saved.state_dict())
+    load_language_model_weights(model.lm, directory)
     heads = load_file(Path(directory) / HEADS) if (Path(directory) / HEADS).exists() else {}
     try:
         model.heads.load_state_dict(heads)

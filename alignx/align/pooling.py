@@ -6,7 +6,7 @@
 __all__ = ['SOURCE', 'TARGET', 'mean_pool', 'predictor_spans', 'PairEmbeddings', 'sentence_keys', 'pool_row', 'pool_mirror',
            'alone_batch']
 
-# %% ../../nbs/align/01_pooling.ipynb #a2defd82
+# %% ../../nbs/align/01_pooling.ipynb #374a673a
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from ..errors import InputError
 
-# %% ../../nbs/align/01_pooling.ipynb #19f56059
+# %% ../../nbs/align/01_pooling.ipynb #51b89dcb
 SOURCE, TARGET = 1, 2
 
 
@@ -27,7 +27,7 @@ def mean_pool(
     total = hidden.masked_fill(~mask[..., None], 0).sum(1, dtype=torch.promote_types(hidden.dtype, torch.float32))
     return total / mask.sum(1, keepdim=True).clamp(min=1)
 
-# %% ../../nbs/align/01_pooling.ipynb #f5288541
+# %% ../../nbs/align/01_pooling.ipynb #f8980f12
 def predictor_spans(
     spans: torch.Tensor,  # 0 neither, 1 source, 2 target [B, T]
     attention_mask: torch.Tensor,  # 1 at real tokens [B, T]
@@ -35,7 +35,7 @@ def predictor_spans(
     "Moves each mark from its token to the state that predicts that token: position t takes the mark of t + 1."
     return F.pad(spans[:, 1:], (0, 1)) * attention_mask.to(spans.dtype)
 
-# %% ../../nbs/align/01_pooling.ipynb #a52e14dc
+# %% ../../nbs/align/01_pooling.ipynb #032a7af6
 class PairEmbeddings(NamedTuple):
     "The two sides of each pair of a batch, P pairs."
 
@@ -44,7 +44,7 @@ class PairEmbeddings(NamedTuple):
     usable: torch.Tensor  # [P] bool: both sides have at least one token
     keys: torch.Tensor  # [P, 2] int64: one number per side, equal for equal sentences
 
-# %% ../../nbs/align/01_pooling.ipynb #c383229c
+# %% ../../nbs/align/01_pooling.ipynb #61f5852c
 def sentence_keys(
     input_ids: torch.Tensor,  # [B, T]
     mask: torch.Tensor,  # which tokens are the sentence [B, T] bool
@@ -54,7 +54,7 @@ def sentence_keys(
     place = mask.cumsum(1) * mask
     return ((input_ids + 1) * powers[place] * mask).sum(1)
 
-# %% ../../nbs/align/01_pooling.ipynb #90871451
+# %% ../../nbs/align/01_pooling.ipynb #4d86cdbf
 def pool_row(
     hidden: torch.Tensor,  # states of one layer [B, T, D]
     input_ids: torch.Tensor,  # [B, T]
@@ -66,7 +66,7 @@ def pool_row(
     keys = torch.stack([sentence_keys(input_ids, side) for side in sides], 1)
     return PairEmbeddings(source, target, sides[0].any(1) & sides[1].any(1), keys)
 
-# %% ../../nbs/align/01_pooling.ipynb #5424ce69
+# %% ../../nbs/align/01_pooling.ipynb #1e2c1fc8
 def pool_mirror(
     hidden: torch.Tensor,  # states of one layer [2P, T, D], row 2i + 1 is row 2i in the opposite direction
     input_ids: torch.Tensor,  # [2P, T]
@@ -79,7 +79,7 @@ def pool_mirror(
     pooled, keys, usable = mean_pool(hidden, side), sentence_keys(input_ids, side), side.any(1)
     return PairEmbeddings(pooled[0::2], pooled[1::2], usable[0::2] & usable[1::2], torch.stack([keys[0::2], keys[1::2]], 1))
 
-# %% ../../nbs/align/01_pooling.ipynb #095535e0
+# %% ../../nbs/align/01_pooling.ipynb #4aec26d5
 def alone_batch(
     input_ids: torch.Tensor,  # [B, T]
     attention_mask: torch.Tensor,  # [B, T]

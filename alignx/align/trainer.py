@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AlignmentArguments', 'step_loss', 'RunningMeans', 'blame', 'wrap', 'check_dataset', 'AlignmentTrainer']
 
-# %% ../../nbs/align/06_trainer.ipynb #58e72ea1
+# %% ../../nbs/align/06_trainer.ipynb #6fa05c66
 import math
 from dataclasses import dataclass, field, fields
 
@@ -17,7 +17,7 @@ from .model import AlignmentConfig, AlignmentModel, load_alignment_weights, save
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 
-# %% ../../nbs/align/06_trainer.ipynb #dd5811cf
+# %% ../../nbs/align/06_trainer.ipynb #b37eddff
 @dataclass
 class AlignmentArguments(AlignmentConfig, TrainingArguments):
     "`transformers.TrainingArguments` and, beside them, every field of `AlignmentConfig`."
@@ -34,7 +34,7 @@ class AlignmentArguments(AlignmentConfig, TrainingArguments):
         "The alignment fields by themselves, as `AlignmentModel` takes them."
         return AlignmentConfig(**{each.name: getattr(self, each.name) for each in fields(AlignmentConfig)})
 
-# %% ../../nbs/align/06_trainer.ipynb #06f9c58d
+# %% ../../nbs/align/06_trainer.ipynb #8094028c
 def step_loss(
     output: dict,  # an `AlignmentOutput` whose lm_loss was divided by the tokens of the whole step
     trains_lm: bool,  # whether "lm" is an objective
@@ -47,7 +47,7 @@ def step_loss(
         parts.append(output["alignment_loss"] / micro_batches)
     return sum(parts)
 
-# %% ../../nbs/align/06_trainer.ipynb #7913022f
+# %% ../../nbs/align/06_trainer.ipynb #58dd2761
 class RunningMeans:
     "Means of named scalars over many batches, on their device until they are asked for."
 
@@ -73,7 +73,7 @@ class RunningMeans:
         sums, self.sums = {name: entry if reduce is None else reduce(entry) for name, entry in self.sums.items()}, {}
         return {name: (total / weight).item() for name, (total, weight) in sums.items() if weight > 0}
 
-# %% ../../nbs/align/06_trainer.ipynb #ecbd1992
+# %% ../../nbs/align/06_trainer.ipynb #cfd0bb76
 def blame(
     model: AlignmentModel,
     batch: dict,  # the encoded rows of a batch whose loss is not finite
@@ -91,7 +91,7 @@ def blame(
     begin = "" if tokenizer is None else f", the first begins {tokenizer.decode(batch['input_ids'][rows[0]][batch['attention_mask'][rows[0]].bool()][:24])!r}"
     return f"rows {rows} of the batch give it{begin}; drop or mend them"
 
-# %% ../../nbs/align/06_trainer.ipynb #f45dcf5a
+# %% ../../nbs/align/06_trainer.ipynb #3acb883f
 def wrap(
     model: PreTrainedModel | AlignmentModel,
     args: TrainingArguments,
@@ -106,7 +106,7 @@ def wrap(
             raise UsageError(f"{each.name}: the arguments say {wanted!r}, the AlignmentModel was made with {made!r}; give the trainer the plain model, or the same value")
     return model
 
-# %% ../../nbs/align/06_trainer.ipynb #57152ad0
+# %% ../../nbs/align/06_trainer.ipynb #3fe27fc7
 def check_dataset(
     dataset,  # encoded rows, or None
     pooling: str,
@@ -122,7 +122,7 @@ def check_dataset(
     if pooling == "mirror" and "mirror_input_ids" not in columns:
         raise UsageError(f"{name}: pooling='mirror' needs every row in both directions; encode with encode_rows(..., mirror=True)")
 
-# %% ../../nbs/align/06_trainer.ipynb #bba1c949
+# %% ../../nbs/align/06_trainer.ipynb #397f2a7b
 class _EncodedRows(Trainer):
     "A Trainer that is fed with rows from `encode_rows`."
 
@@ -137,7 +137,7 @@ class _EncodedRows(Trainer):
         mirrored = [f"mirror_{name}" for name in self._signature_columns]
         self._signature_columns += [name for name in mirrored if name not in self._signature_columns and not name.startswith("mirror_mirror")]
 
-# %% ../../nbs/align/06_trainer.ipynb #3af76a20
+# %% ../../nbs/align/06_trainer.ipynb #bd0f1211
 class _PlainCheckpoints(_EncodedRows):
     "A Trainer whose `self.model` is an `AlignmentModel`, saved as a plain model and loaded from one."
 
@@ -160,7 +160,7 @@ class _PlainCheckpoints(_EncodedRows):
             return super()._load_best_model()
         load_alignment_weights(self.model, self.state.best_model_checkpoint)
 
-# %% ../../nbs/align/06_trainer.ipynb #e91b0f7f
+# %% ../../nbs/align/06_trainer.ipynb #797ec6e7
 class AlignmentTrainer(_PlainCheckpoints):
     "`transformers.Trainer` for stage 1: encoded rows in, a plain Hugging Face folder with the heads beside it out."
 

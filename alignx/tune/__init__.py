@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/tune/00_tune.ipynb #77115ce9
+# %% ../../nbs/tune/00_tune.ipynb #1a04483f
 import lazy_loader
 
-# %% ../../nbs/tune/00_tune.ipynb #460d3565
+# %% ../../nbs/tune/00_tune.ipynb #fec3f16d
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"trainer": ["InstructionTrainer", "TuneArguments"]})
