@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['duplicates', 'cosine_matrix', 'contrastive_loss', 'in_batch_accuracy', 'embedding_spread']
 
-# %% ../../nbs/align/02_contrastive.ipynb #b70611b8
+# %% ../../nbs/align/02_contrastive.ipynb #be03e3a7
 import torch
 import torch.nn.functional as F
 
 from ..errors import InputError, UsageError
 
-# %% ../../nbs/align/02_contrastive.ipynb #3d258c71
+# %% ../../nbs/align/02_contrastive.ipynb #6182fc4d
 def duplicates(
     keys: torch.Tensor,  # [P] or [P, K] integers, equal for pairs that say the same thing
 ) -> torch.Tensor:  # [P, P] bool, False on the diagonal
@@ -20,7 +20,7 @@ def duplicates(
     same = (keys[:, None] == keys[None]).any(-1)
     return same & ~torch.eye(len(keys), dtype=torch.bool, device=keys.device)
 
-# %% ../../nbs/align/02_contrastive.ipynb #86f28ea5
+# %% ../../nbs/align/02_contrastive.ipynb #9b77e7f7
 def cosine_matrix(
     source: torch.Tensor,  # [P, D]
     target: torch.Tensor,  # [Q, D]
@@ -30,7 +30,7 @@ def cosine_matrix(
     with torch.autocast(source.device.type, enabled=False):
         return F.normalize(source.to(dtype), dim=1) @ F.normalize(target.to(dtype), dim=1).T
 
-# %% ../../nbs/align/02_contrastive.ipynb #4d8f4a8a
+# %% ../../nbs/align/02_contrastive.ipynb #90301c12
 def contrastive_loss(
     source: torch.Tensor,  # [P, D]
     target: torch.Tensor,  # [P, D], row i belongs to row i of `source`
@@ -56,7 +56,7 @@ def contrastive_loss(
     loss = F.cross_entropy(logits, own)
     return (loss + F.cross_entropy(logits.T, own)) / 2 if bidirectional else loss
 
-# %% ../../nbs/align/02_contrastive.ipynb #0b3449a7
+# %% ../../nbs/align/02_contrastive.ipynb #e920bfb9
 def in_batch_accuracy(
     source: torch.Tensor,  # [P, D]
     target: torch.Tensor,  # [P, D]
@@ -72,7 +72,7 @@ def in_batch_accuracy(
         excluded = excluded | duplicates(keys)
     return (own > cosines.masked_fill(excluded, float("-inf")).max(1).values).float().mean()
 
-# %% ../../nbs/align/02_contrastive.ipynb #4638bd2e
+# %% ../../nbs/align/02_contrastive.ipynb #7a390420
 def embedding_spread(
     embeddings: torch.Tensor,  # [N, D]
 ) -> torch.Tensor:  # scalar: 0 = all in one direction, about 1 = all directions
