@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'DataRecipe', 'EvaluateRecipe', 'Recipe', 'make_recipe', 'override', 'read_values', 'load_recipe']
 
-# %% ../nbs/01_recipe.ipynb #6a9b4de2
+# %% ../nbs/01_recipe.ipynb #9ad2e89b
 import dataclasses
 import os
 import typing
@@ -18,7 +18,7 @@ import yaml
 from .data.languages import DEFAULT_LANGUAGES, normalize_language
 from .errors import InputError, UsageError, unknown
 
-# %% ../nbs/01_recipe.ipynb #a8f2fc42
+# %% ../nbs/01_recipe.ipynb #e5452573
 @dataclass
 class DataRecipe:
     "Where rows come from and how they are written."
@@ -29,7 +29,9 @@ class DataRecipe:
     test_split: str | None = "test"  # split to measure on
     instructions: str | None = "demo"  # general instructions for stage 2; None: translation only
     instructions_split: str | None = "train"  # split of the instructions
-    template: str = "alpaca"  # how an instruction is written: "alpaca" or "plain"
+    template: str = "alpaca"  # how an instruction is written: "alpaca", "plain", or text with {instruction}, {input}, {output}
+    wordings: list | None = None  # how a translation is asked for, with {source} and {target}; None: in the package's own ways
+    max_characters: int = 1000  # longer sentences are not trained on
     max_length: int = 512  # tokens; longer rows are cut
     pairs: int | None = None  # sentence pairs for stage 1, after mixing; None: all
     from_pivot: float = 1.0  # weight of pairs from the pivot
@@ -38,7 +40,7 @@ class DataRecipe:
     mixing_temperature: float = 1.0  # 1: languages in proportion to their pairs; higher: more even
     tune_pairs: int | None = None  # translation pairs for stage 2; None: as many as general instructions
 
-# %% ../nbs/01_recipe.ipynb #b53e656a
+# %% ../nbs/01_recipe.ipynb #cd89d600
 @dataclass
 class EvaluateRecipe:
     "What is measured on the base, the aligned and the tuned model."
@@ -47,7 +49,7 @@ class EvaluateRecipe:
     batch_size: int = 64  # sentences a batch
     explorer_tuples: int = 40  # tuples shown in the explorer
 
-# %% ../nbs/01_recipe.ipynb #56721f5a
+# %% ../nbs/01_recipe.ipynb #905eb632
 STAGES = ("align", "tune")
 
 
@@ -82,7 +84,7 @@ class Recipe:
         partial.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
         os.replace(partial, path)
 
-# %% ../nbs/01_recipe.ipynb #b7fb1bec
+# %% ../nbs/01_recipe.ipynb #7806da9c
 def _fits(value, kind) -> bool:
     "Whether `value` may stand where the annotation says `kind`."
     options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, type(int | None)) else (kind,)
@@ -106,7 +108,7 @@ def _build(kind: type, values: object, where: str):
             raise UsageError(f"{where}, {name!r}: {value!r} is not of type {wanted}; mend the value")
     return kind(**values)
 
-# %% ../nbs/01_recipe.ipynb #b1ba4876
+# %% ../nbs/01_recipe.ipynb #15523647
 def _check_training(part: str, values: object, where: str) -> dict:
     "The training part `values`, if each of its keys is a field of the stage's arguments."
     if not isinstance(values, dict):
@@ -142,7 +144,7 @@ def make_recipe(
             raise unknown("stage", stage, STAGES, f"{where}, 'stages'")
     return recipe
 
-# %% ../nbs/01_recipe.ipynb #eff6d909
+# %% ../nbs/01_recipe.ipynb #5f4af1d9
 def override(
     values: dict,  # plain values
     changes: dict,  # dotted name → text, for example {"align.temperature": "0.05"}
@@ -164,7 +166,7 @@ def override(
             raise UsageError(f"--{name}: {text!r} is not a YAML value; quote it") from error
     return values
 
-# %% ../nbs/01_recipe.ipynb #629a69a0
+# %% ../nbs/01_recipe.ipynb #47f6a575
 def read_values(source: str | Path) -> dict:  # plain values
     "The plain values of a recipe file, or of the embedded recipe `demo`."
     path = Path(str(files("alignx.assets"))) / "demo.yaml" if str(source) == "demo" else Path(source)
