@@ -6,7 +6,7 @@
 __all__ = ['RESULT', 'resolve', 'load_tokenizer', 'load_model', 'test_rows', 'build', 'measure', 'alignment_layer', 'align',
            'tune', 'model_names', 'evaluate']
 
-# %% ../nbs/03_pipeline.ipynb #7e3b247c
+# %% ../nbs/03_pipeline.ipynb #f1a612d7
 import json
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ from .demo import demo_corpus, demo_instructions, demo_model
 from .errors import InputError, UsageError, unknown
 from .run_folder import Run, describe_source, write_folder, write_text
 
-# %% ../nbs/03_pipeline.ipynb #c2fc7777
+# %% ../nbs/03_pipeline.ipynb #7b6f8c24
 def resolve(source: str | None, demo: Path) -> str | None:
     "The embedded file or folder for `demo`, otherwise `source` itself."
     return str(demo) if source == "demo" else source
@@ -60,7 +60,7 @@ def load_model(
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=trust_remote_code)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
-# %% ../nbs/03_pipeline.ipynb #a1d9828d
+# %% ../nbs/03_pipeline.ipynb #e7ca0cb1
 def test_rows(recipe):
     "The parallel rows that are measured on: pivot → x for every other language, the same tuples for all of them where they exist."
     data = recipe.data
@@ -91,7 +91,7 @@ def _stage_rows(recipe, pairs, tokenizer):
     tune = chosen if general is None else concatenate_datasets([chosen, general.select_columns(chosen.column_names)])
     return align, encode_rows(tune.shuffle(seed=recipe.seed), tokenizer, train_on="completion", **options)
 
-# %% ../nbs/03_pipeline.ipynb #62cc8350
+# %% ../nbs/03_pipeline.ipynb #821f011f
 def build(run: Run) -> None:
     "Step 1: write `data/align`, `data/tune`, `data/test.parquet` and `data/cleaning.json`."
     recipe, data = run.recipe, run.recipe.data
@@ -121,7 +121,7 @@ def build(run: Run) -> None:
     outputs = ["data/align", "data/tune", "data/cleaning.json"] if recipe.stages else []
     run.step("build", [*made_from, bool(recipe.stages)], ["data/test.parquet", *outputs], work)
 
-# %% ../nbs/03_pipeline.ipynb #32a96707
+# %% ../nbs/03_pipeline.ipynb #0b69ed71
 RESULT = {"align": "aligned", "tune": "tuned"}
 
 
@@ -167,7 +167,7 @@ def alignment_layer(run: Run) -> int:
     measure(run, "base")
     return best_layer(pd.read_parquet(run.path / "tables" / "alignment_base.parquet"))
 
-# %% ../nbs/03_pipeline.ipynb #9179e7d0
+# %% ../nbs/03_pipeline.ipynb #308cdde5
 def _checkpoint(
     folder: Path,  # of this stage's checkpoints
     made_from: object,  # what decides the stage's result
@@ -185,7 +185,11 @@ def _checkpoint(
 def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
     "Train from the last checkpoint on, keep the model and the log; returns a line about it."
     import pandas as pd
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+    for shown in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(shown)
+    trainer.add_callback(_step_bar())
     result = trainer.train(resume_from_checkpoint=_checkpoint(Path(trainer.args.output_dir), made_from))
     write_folder(run.path / RESULT[stage], lambda new: trainer.save_model(str(new)))
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
@@ -195,9 +199,12 @@ def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
     return f"{result.global_step} steps, loss {result.training_loss:.3f}"
 
 
-def _arguments(run: Run, stage: str, kind: type, **values):
+def _arguments(run: Run, stage: str, kind: type):
     "The stage's training arguments: ours, and over them the recipe's."
-    wanted = {"output_dir": str(run.path / "checkpoints" / stage), "seed": run.recipe.seed, **values, **getattr(run.recipe, stage)}
+    import torch
+
+    ours = {"output_dir": str(run.path / "checkpoints" / stage), "seed": run.recipe.seed, "logging_steps": 10, "dataloader_pin_memory": torch.cuda.is_available()}
+    wanted = ours | getattr(run.recipe, stage)
     if "output_dir" in getattr(run.recipe, stage):
         raise UsageError(f"recipe, section {stage!r}: 'output_dir' belongs to the run as a whole; set it at the top of the recipe")
     try:
@@ -207,7 +214,29 @@ def _arguments(run: Run, stage: str, kind: type, **values):
             raise
         raise UsageError(f"recipe, section {stage!r}: {str(error).strip().splitlines()[0]}") from error
 
-# %% ../nbs/03_pipeline.ipynb #c5090465
+# %% ../nbs/03_pipeline.ipynb #58904db7
+def _step_bar():
+    "A Trainer callback: one bar per stage, gone when the stage is done."
+    from tqdm.auto import tqdm
+    from transformers import TrainerCallback
+
+    class StepBar(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=Path(args.output_dir).name, unit="step", leave=False)
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.bar.update(state.global_step - self.bar.n)
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if "loss" in logs:
+                self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+        def on_train_end(self, args, state, control, **kwargs):
+            self.bar.close()
+
+    return StepBar()
+
+# %% ../nbs/03_pipeline.ipynb #8a96a70f
 def align(run: Run) -> None:
     "Step 2: continue pre-training on translations with the alignment losses; writes `aligned/`."
     from datasets import load_from_disk
@@ -228,7 +257,7 @@ def align(run: Run) -> None:
 
     run.step("align", made_from, ["aligned/config.json", "tables/align_log.parquet"], work)
 
-# %% ../nbs/03_pipeline.ipynb #8a403cb5
+# %% ../nbs/03_pipeline.ipynb #5734d337
 def tune(run: Run) -> None:
     "Step 3: tune on instructions; writes `tuned/`."
     from datasets import load_from_disk
@@ -248,7 +277,7 @@ def tune(run: Run) -> None:
 
     run.step("tune", made_from, ["tuned/config.json", "tables/tune_log.parquet"], work)
 
-# %% ../nbs/03_pipeline.ipynb #1f9161ae
+# %% ../nbs/03_pipeline.ipynb #c9e17e48
 def model_names(recipe) -> list[str]:  # in the order in which they come about
     "The models that a recipe leads to, by the names that tables and pictures use."
     return ["base", *(RESULT[stage] for stage in RESULT if stage in recipe.stages)]

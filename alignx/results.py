@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['comparison', 'per_language', 'before_after', 'figures', 'explorer', 'explore']
 
-# %% ../nbs/04_results.ipynb #96d08702
+# %% ../nbs/04_results.ipynb #029d317e
 import json
 
 import pandas as pd
@@ -15,7 +15,7 @@ from .explore import plots
 from .pipeline import load_model, model_names
 from .run_folder import Run, write_text
 
-# %% ../nbs/04_results.ipynb #ccdde57c
+# %% ../nbs/04_results.ipynb #5736e987
 def comparison(
     metrics: dict,  # what metrics.json holds
 ) -> pd.DataFrame:  # one row per model
@@ -41,7 +41,7 @@ def per_language(
         frame["gain"] = frame.iloc[:, -1] - frame.iloc[:, 0]
     return frame.reset_index()
 
-# %% ../nbs/04_results.ipynb #4b255f73
+# %% ../nbs/04_results.ipynb #e153cb9c
 def before_after(run: Run) -> str:
     "The comparison of a run's models, and retrieval per language, as text."
     metrics = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
@@ -49,7 +49,7 @@ def before_after(run: Run) -> str:
     head = f"Layer {metrics['layer']}, sentences encoded alone, mean over {len(metrics['languages']) - 1} languages and both directions:"
     return f"\n{head}\n{comparison(metrics).to_string(**style)}\n\nRetrieval top-1 by language:\n{per_language(metrics).to_string(**style)}\n"
 
-# %% ../nbs/04_results.ipynb #1bf600ed
+# %% ../nbs/04_results.ipynb #ac7c7982
 def figures(
     run: Run,
 ) -> list[tuple[str, str, str]]:  # (title, caption, SVG)
@@ -62,18 +62,19 @@ def figures(
         "layers": ("Retrieval at every layer", f"Share of test sentences whose translation is the nearest by cosine, from and to {pivot}, each sentence encoded alone. Lines are means over languages, bands hold the middle half of them.", plots.layer_curves(table, layer=layer)),
         "languages": (f"Retrieval by language at layer {layer}", "With 95 % bootstrap intervals over sentences; sorted by the first model.", plots.retrieval_by_language(table, layer)),
         "heatmap": ("Retrieval by language and layer", "Both directions averaged, all models on one scale.", plots.language_heatmap(table)),
-        "perplexity": ("Perplexity by language", "Of the test sentences, each by itself; lower is better. This is the price, or the gain, in plain language modelling.", plots.perplexity_by_language(perplexities)),
+        "perplexity": ("Perplexity by language", "Of the test sentences, each by itself; lower is better. This is the price, or the gain, in plain language modelling.", plots.perplexity_change(perplexities)),
     }  # fmt: skip
     for stage, title in (("align", "Stage 1: losses"), ("tune", "Stage 2: loss")):
         if stage in run.recipe.stages:
             log = pd.read_parquet(run.path / "tables" / f"{stage}_log.parquet")
-            drawn[stage] = (title, "As the trainer logged them.", plots.training_losses(log))
+            if len(log):
+                drawn[stage] = (title, "As the trainer logged them.", plots.training_losses(log))
     made = [(name, title, caption, plots.to_svg(figure)) for name, (title, caption, figure) in drawn.items()]
     for name, _, _, svg in made:
         write_text(run.path / "figures" / f"{name}.svg", svg)
     return [(title, caption, svg) for _, title, caption, svg in made]
 
-# %% ../nbs/04_results.ipynb #c01ffa84
+# %% ../nbs/04_results.ipynb #0a6f75e9
 def explorer(run: Run):
     "A `LayerExplorer` of the run's first test tuples, with every model of the run."
     from datasets import Dataset
@@ -101,7 +102,7 @@ def explorer(run: Run):
         title="Test sentences, layer by layer",
     )  # fmt: skip
 
-# %% ../nbs/04_results.ipynb #6ffb0b83
+# %% ../nbs/04_results.ipynb #63729b58
 def _lead(metrics: dict) -> str:
     "One sentence on what came out."
     models = metrics["models"]

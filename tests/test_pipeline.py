@@ -1,0 +1,185 @@
+"""The pipeline end to end on a few sentences, what is skipped, what goes on after an interruption, and exit codes."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+from alignx import pipeline, results
+from alignx.cli import main
+from alignx.errors import InputError, UsageError
+from alignx.recipe import load_recipe, make_recipe, override
+from alignx.run_folder import Run, fingerprint, write_folder, write_text
+
+
+def values(folder, **changes):
+    "A run so small that it takes seconds."
+    return override(
+        {
+            "languages": ["en", "de", "sw"],
+            "output_dir": str(folder),
+            "data": {"template": "plain", "max_length": 64, "max_characters": 40, "pairs": 48, "tune_pairs": 8},
+            "align": {"layer": 2, "pooling": "mirror", "max_steps": 4, "per_device_train_batch_size": 8, "save_steps": 2, "report_to": "none"},
+            "tune": {"max_steps": 2, "per_device_train_batch_size": 4, "report_to": "none"},
+            "evaluate": {"tuples": 20, "explorer_tuples": 5},
+        },
+        changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    "A whole run, and the lines that it said."
+    said = []
+    run = Run(make_recipe(values(tmp_path_factory.mktemp("run"))), said.append)
+    for step in (pipeline.build, pipeline.align, pipeline.tune, pipeline.evaluate, results.explore):
+        step(run)
+    return run, said
+
+
+def test_run_folder_holds_what_the_design_names(finished):
+    run, _ = finished
+    names = {p.name for p in run.path.iterdir()}
+    assert {"data", "aligned", "tuned", "metrics.json", "tables", "figures", "report.html", "recipe.yaml", "environment.json"} <= names
+    assert not list((run.path / "checkpoints").rglob("*.safetensors"))
+
+
+def test_metrics_have_the_agreed_keys(finished):
+    metrics = json.loads((finished[0].path / "metrics.json").read_text())
+    assert set(metrics) >= {"languages", "pivot", "layer", "models", "seconds", "seed", "version"}
+    assert list(metrics["models"]) == ["base", "aligned", "tuned"]
+    for model in metrics["models"].values():
+        assert set(model) >= {"retrieval_top1", "retrieval_top1_mean", "mexa_mean", "margin_mean", "perplexity"}
+        assert set(model["retrieval_top1"]) == {"de", "sw"} and set(model["retrieval_top1"]["de"]) == {"from_pivot", "to_pivot"}
+
+
+@pytest.mark.parametrize("name", ["aligned", "tuned"])
+def test_saved_models_are_plain_and_generate(finished, name):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, info = AutoModelForCausalLM.from_pretrained(finished[0].path / name, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(finished[0].path / name)
+    encoded = tokenizer("English to German:\ncat\n", return_tensors="pt")
+    assert model.generate(encoded["input_ids"], max_new_tokens=3, do_sample=False).shape[1] > encoded["input_ids"].shape[1]
+    assert model.config.use_cache
+
+
+def test_second_run_does_nothing(finished):
+    run, said = finished
+    before = len(said)
+    for step in (pipeline.build, pipeline.align, pipeline.tune, pipeline.evaluate, results.explore):
+        step(run)
+    assert len(said) - before == 7 and all("unchanged" in line for line in said[before:])
+
+
+def test_a_change_repeats_only_what_follows_from_it(finished):
+    run, _ = finished
+    said = []
+    changed = Run(make_recipe(values(run.path, **{"tune.max_steps": "1"})), said.append)
+    for step in (pipeline.build, pipeline.align, pipeline.tune):
+        step(changed)
+    assert ["unchanged" in line for line in said] == [True, True, False]
+    pipeline.tune(Run(make_recipe(values(run.path)), said.append))
+
+
+def test_interrupted_stage_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import load_file
+
+    from alignx.align.trainer import AlignmentTrainer
+
+    whole = Run(make_recipe(values(tmp_path / "whole")), lambda line: None)
+    pipeline.build(whole), pipeline.align(whole)
+    broken = Run(make_recipe(values(tmp_path / "broken")), lambda line: None)
+    pipeline.build(broken)
+    step, calls = AlignmentTrainer.training_step, []
+
+    def stops(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(AlignmentTrainer, "training_step", stops)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.align(broken)
+    assert not (tmp_path / "broken" / "aligned").exists()
+    monkeypatch.setattr(AlignmentTrainer, "training_step", lambda self, *a, **k: calls.append(1) or step(self, *a, **k))
+    pipeline.align(broken)
+    assert len(calls) == 4 + 2, "two steps were left after the checkpoint at step 2"
+    a, b = (load_file(tmp_path / name / "aligned" / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_report_needs_no_network(finished):
+    page = (finished[0].path / "report.html").read_text(encoding="utf-8")
+    assert 'src="http' not in page and "<link" not in page and "data-alignx" in page
+
+
+def test_tuning_alone_starts_from_the_base_model(tmp_path):
+    recipe = make_recipe(values(tmp_path) | {"stages": ["tune"]})
+    assert pipeline.model_names(recipe) == ["base", "tuned"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["run", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["demo", "--align.temprature", "1"], 2, "'temperature'"),
+        (["demo", "--data.templat", "x"], 2, "'template'"),
+        (["demo", "--languages", "[en, xq]"], 2, "xq"),
+        (["demo", "--languages", "[en, en]"], 2, "two different"),
+        (["demo", "--stages", "[algn]"], 2, "'align'"),
+        (["demo", "--seed"], 2, ""),
+        (["evaluate", "no/such-model"], 2, "no/such-model"),
+        (["evaluate", "demo", "--data", "nowhere.jsonl"], 2, "nowhere.jsonl"),
+        (["dmo"], 2, ""),
+    ],
+)  # fmt: skip
+def test_bad_usage_is_one_line_and_exit_code_2(words, code, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(words) == code
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_malformed_row_is_a_failure(tmp_path, capsys):
+    rows = [{"source": "cat", "target": "Katze", "source_lang": "en", "target_lang": "de"}, {"source": "dog", "source_lang": "en", "target_lang": "de"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main(["evaluate", "demo", "--data", str(tmp_path / "rows.jsonl"), "--languages", "en,de", "--output", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "rows.jsonl" in error and "2" in error and "target" in error
+
+
+def test_recipe_with_broken_yaml_names_the_line(tmp_path):
+    (tmp_path / "r.yaml").write_text("model: demo\nlanguages: [en, de\nseed: 1\n")
+    with pytest.raises(InputError, match="line"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_overrides_refuse_a_part_of_a_single_value():
+    with pytest.raises(UsageError, match="single value"):
+        override({"model": "demo"}, {"model.name": "x"})
+
+
+def test_a_folder_that_fails_halfway_leaves_the_old_one(tmp_path):
+    write_folder(tmp_path / "f", lambda new: write_text(new / "x", "old"))
+
+    def fails(new):
+        write_text(new / "x", "new")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_folder(tmp_path / "f", fails)
+    assert (tmp_path / "f" / "x").read_text() == "old"
+
+
+def test_fingerprint_depends_on_every_part():
+    assert len({fingerprint("a"), fingerprint("b"), fingerprint("a", 1), fingerprint("a", {"x": 1})}) == 4
+
+
+def test_import_is_light():
+    code = "import alignx, alignx.data, alignx.align, alignx.evaluate, alignx.explore, alignx.tune, sys; print({'torch', 'transformers', 'nbdev', 'fastcore'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
