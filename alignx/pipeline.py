@@ -6,7 +6,7 @@
 __all__ = ['RESULT', 'resolve', 'load_tokenizer', 'load_model', 'test_rows', 'build', 'measure', 'alignment_layer', 'align',
            'tune', 'model_names', 'evaluate']
 
-# %% ../nbs/03_pipeline.ipynb #f1a612d7
+# %% ../nbs/03_pipeline.ipynb #563eb9bb
 import json
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ from .demo import demo_corpus, demo_instructions, demo_model
 from .errors import InputError, UsageError, unknown
 from .run_folder import Run, describe_source, write_folder, write_text
 
-# %% ../nbs/03_pipeline.ipynb #7b6f8c24
+# %% ../nbs/03_pipeline.ipynb #b71f0776
 def resolve(source: str | None, demo: Path) -> str | None:
     "The embedded file or folder for `demo`, otherwise `source` itself."
     return str(demo) if source == "demo" else source
@@ -60,7 +60,7 @@ def load_model(
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=trust_remote_code)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
-# %% ../nbs/03_pipeline.ipynb #e7ca0cb1
+# %% ../nbs/03_pipeline.ipynb #e87413df
 def test_rows(recipe):
     "The parallel rows that are measured on: pivot → x for every other language, the same tuples for all of them where they exist."
     data = recipe.data
@@ -91,7 +91,7 @@ def _stage_rows(recipe, pairs, tokenizer):
     tune = chosen if general is None else concatenate_datasets([chosen, general.select_columns(chosen.column_names)])
     return align, encode_rows(tune.shuffle(seed=recipe.seed), tokenizer, train_on="completion", **options)
 
-# %% ../nbs/03_pipeline.ipynb #821f011f
+# %% ../nbs/03_pipeline.ipynb #a1bd23a4
 def build(run: Run) -> None:
     "Step 1: write `data/align`, `data/tune`, `data/test.parquet` and `data/cleaning.json`."
     recipe, data = run.recipe, run.recipe.data
@@ -121,7 +121,7 @@ def build(run: Run) -> None:
     outputs = ["data/align", "data/tune", "data/cleaning.json"] if recipe.stages else []
     run.step("build", [*made_from, bool(recipe.stages)], ["data/test.parquet", *outputs], work)
 
-# %% ../nbs/03_pipeline.ipynb #0b69ed71
+# %% ../nbs/03_pipeline.ipynb #ad3095e0
 RESULT = {"align": "aligned", "tune": "tuned"}
 
 
@@ -167,7 +167,7 @@ def alignment_layer(run: Run) -> int:
     measure(run, "base")
     return best_layer(pd.read_parquet(run.path / "tables" / "alignment_base.parquet"))
 
-# %% ../nbs/03_pipeline.ipynb #308cdde5
+# %% ../nbs/03_pipeline.ipynb #76751694
 def _checkpoint(
     folder: Path,  # of this stage's checkpoints
     made_from: object,  # what decides the stage's result
@@ -214,7 +214,7 @@ def _arguments(run: Run, stage: str, kind: type):
             raise
         raise UsageError(f"recipe, section {stage!r}: {str(error).strip().splitlines()[0]}") from error
 
-# %% ../nbs/03_pipeline.ipynb #58904db7
+# %% ../nbs/03_pipeline.ipynb #cb725e11
 def _step_bar():
     "A Trainer callback: one bar per stage, gone when the stage is done."
     from tqdm.auto import tqdm
@@ -236,7 +236,7 @@ def _step_bar():
 
     return StepBar()
 
-# %% ../nbs/03_pipeline.ipynb #8a96a70f
+# %% ../nbs/03_pipeline.ipynb #6d72f9db
 def align(run: Run) -> None:
     "Step 2: continue pre-training on translations with the alignment losses; writes `aligned/`."
     from datasets import load_from_disk
@@ -257,7 +257,7 @@ def align(run: Run) -> None:
 
     run.step("align", made_from, ["aligned/config.json", "tables/align_log.parquet"], work)
 
-# %% ../nbs/03_pipeline.ipynb #5734d337
+# %% ../nbs/03_pipeline.ipynb #d8af28ed
 def tune(run: Run) -> None:
     "Step 3: tune on instructions; writes `tuned/`."
     from datasets import load_from_disk
@@ -277,7 +277,7 @@ def tune(run: Run) -> None:
 
     run.step("tune", made_from, ["tuned/config.json", "tables/tune_log.parquet"], work)
 
-# %% ../nbs/03_pipeline.ipynb #c9e17e48
+# %% ../nbs/03_pipeline.ipynb #061afab0
 def model_names(recipe) -> list[str]:  # in the order in which they come about
     "The models that a recipe leads to, by the names that tables and pictures use."
     return ["base", *(RESULT[stage] for stage in RESULT if stage in recipe.stages)]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['comparison', 'per_language', 'before_after', 'figures', 'explorer', 'explore']
 
-# %% ../nbs/04_results.ipynb #029d317e
+# %% ../nbs/04_results.ipynb #63b1cafb
 import json
 
 import pandas as pd
@@ -15,7 +15,7 @@ from .explore import plots
 from .pipeline import load_model, model_names
 from .run_folder import Run, write_text
 
-# %% ../nbs/04_results.ipynb #5736e987
+# %% ../nbs/04_results.ipynb #d59cd868
 def comparison(
     metrics: dict,  # what metrics.json holds
 ) -> pd.DataFrame:  # one row per model
@@ -41,7 +41,7 @@ def per_language(
         frame["gain"] = frame.iloc[:, -1] - frame.iloc[:, 0]
     return frame.reset_index()
 
-# %% ../nbs/04_results.ipynb #e153cb9c
+# %% ../nbs/04_results.ipynb #dc9bd18a
 def before_after(run: Run) -> str:
     "The comparison of a run's models, and retrieval per language, as text."
     metrics = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
@@ -49,7 +49,7 @@ def before_after(run: Run) -> str:
     head = f"Layer {metrics['layer']}, sentences encoded alone, mean over {len(metrics['languages']) - 1} languages and both directions:"
     return f"\n{head}\n{comparison(metrics).to_string(**style)}\n\nRetrieval top-1 by language:\n{per_language(metrics).to_string(**style)}\n"
 
-# %% ../nbs/04_results.ipynb #ac7c7982
+# %% ../nbs/04_results.ipynb #3ef754ab
 def figures(
     run: Run,
 ) -> list[tuple[str, str, str]]:  # (title, caption, SVG)
@@ -74,7 +74,7 @@ def figures(
         write_text(run.path / "figures" / f"{name}.svg", svg)
     return [(title, caption, svg) for _, title, caption, svg in made]
 
-# %% ../nbs/04_results.ipynb #0a6f75e9
+# %% ../nbs/04_results.ipynb #bccc6714
 def explorer(run: Run):
     "A `LayerExplorer` of the run's first test tuples, with every model of the run."
     from datasets import Dataset
@@ -102,7 +102,7 @@ def explorer(run: Run):
         title="Test sentences, layer by layer",
     )  # fmt: skip
 
-# %% ../nbs/04_results.ipynb #63729b58
+# %% ../nbs/04_results.ipynb #579d3681
 def _lead(metrics: dict) -> str:
     "One sentence on what came out."
     models = metrics["models"]
