@@ -17,6 +17,7 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTIVE = re.compile(r"^#\|.*\n?", re.M)
+NOTHING = "SOURCE-NOT-SHOWN"
 
 
 def prepared(notebook):
@@ -27,7 +28,7 @@ def prepared(notebook):
             continue
         if cell.cell_type == "code":
             shown = "#| echo: false" not in cell.source
-            cell.source = DIRECTIVE.sub("", cell.source).strip() if shown else ""
+            cell.source = DIRECTIVE.sub("", cell.source).strip() if shown else NOTHING
             for output in cell.outputs:
                 output.get("data", {}).pop("text/html", None)
         cells.append(cell)
@@ -40,7 +41,7 @@ def render(path: Path, files: str) -> tuple[str, dict[str, bytes]]:
     notebook = prepared(nbformat.read(path, as_version=4))
     resources = {"output_files_dir": files, "unique_key": "figure"}
     text, resources = MarkdownExporter().from_notebook_node(notebook, resources)
-    text = re.sub(r"```python\s*```\n*", "", text)
+    text = re.sub(rf"```\w*\s*{NOTHING}\s*```\n*", "", text)
     text = re.sub(r"\]\((?!https?:|#|nbs/)([\w/.-]+\.ipynb)\)", r"](nbs/\1)", text)
     text = re.sub(r"!\[[^\]]*\]\((.+?)\)", lambda m: f"![alignx: results]({m[1]})", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", resources.get("outputs", {})

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['unit_length', 'comparable_layer', 'joint_projection', 'nearest_neighbours', 'translation_ranks']
 
-# %% ../../nbs/explore/03_projection.ipynb #cb769c43
+# %% ../../nbs/explore/03_projection.ipynb #9ce67edf
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.decomposition import PCA
 
-# %% ../../nbs/explore/03_projection.ipynb #015ecb77
+# %% ../../nbs/explore/03_projection.ipynb #9cbdd535
 def unit_length(
     states: np.ndarray,  # [sentences, width]
 ) -> np.ndarray:  # [sentences, width]
@@ -28,7 +28,7 @@ def comparable_layer(
     spread = np.sqrt((centred**2).sum(1).mean())
     return centred / spread if spread > 1e-6 else np.zeros_like(centred)
 
-# %% ../../nbs/explore/03_projection.ipynb #d74ee2f3
+# %% ../../nbs/explore/03_projection.ipynb #50628ef6
 def joint_projection(
     models: Mapping[str, np.ndarray],  # model -> [layers, sentences, width]
 ) -> tuple[np.ndarray, np.ndarray]:  # [models, layers, sentences, 2] and the share of variance kept [models, layers]
@@ -42,7 +42,7 @@ def joint_projection(
     share = np.divide((plane**2).sum((2, 3)), total, out=np.zeros_like(total), where=total > 0)
     return plane, share
 
-# %% ../../nbs/explore/03_projection.ipynb #c3f583cd
+# %% ../../nbs/explore/03_projection.ipynb #02a939ec
 def nearest_neighbours(
     states: np.ndarray,  # [sentences, width], one layer of one model
     count: int,  # neighbours per sentence, fewer than sentences
@@ -60,7 +60,7 @@ def nearest_neighbours(
         cosines.append(np.take_along_axis(found, order, 1))
     return np.concatenate(indices), np.concatenate(cosines).clip(-1, 1)
 
-# %% ../../nbs/explore/03_projection.ipynb #9a821785
+# %% ../../nbs/explore/03_projection.ipynb #9f11a4a5
 def translation_ranks(
     states: np.ndarray,  # [sentences, width], one layer of one model
     languages: Sequence[str],
