@@ -6,7 +6,7 @@
 __all__ = ['METRICS', 'ITEM_COLUMNS', 'COLUMNS', 'sentence_scores', 'retrieval_accuracy', 'mexa_score', 'margin_score',
            'alignment_items', 'tabulate', 'alignment_table', 'best_layer', 'summarise', 'compare_items']
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #6366b8be
+# %% ../../nbs/evaluate/02_alignment.ipynb #6b69ab9f
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..errors import InputError, UsageError
 from .embeddings import embed_layers
 from .statistics import bootstrap_interval, paired_difference
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #0afbd389
+# %% ../../nbs/evaluate/02_alignment.ipynb #97159262
 METRICS = ("retrieval_top1", "mexa", "margin")  # every metric that the tables hold
 
 
@@ -31,7 +31,7 @@ def _cosines(
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny) for x in (a, b))
     return a @ b.T
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #c5c325fc
+# %% ../../nbs/evaluate/02_alignment.ipynb #7278bf03
 def sentence_scores(
     a: np.ndarray,  # [sentences, width]
     b: np.ndarray,  # [sentences, width], row i translates row i of a
@@ -47,7 +47,7 @@ def sentence_scores(
     scores = {"forward": forward, "backward": backward, "mexa": forward & backward, "margin": own - mean_others}
     return {name: values.astype(np.float64) for name, values in scores.items()}
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #a200b505
+# %% ../../nbs/evaluate/02_alignment.ipynb #7770210d
 def retrieval_accuracy(
     a: np.ndarray,  # [sentences, width]: queries
     b: np.ndarray,  # [sentences, width]: candidates, row i translates row i of a
@@ -71,7 +71,7 @@ def margin_score(
     "Cosine of translations minus the mean cosine with all other sentences, both directions averaged (after arXiv 1811.01136)."
     return float(sentence_scores(a, b)["margin"].mean())
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #d811db35
+# %% ../../nbs/evaluate/02_alignment.ipynb #18216e40
 def _language_pairs(
     rows,  # Dataset, DataFrame or list of rows: source, target, source_lang, target_lang and, if there, id
 ) -> dict[tuple[str, str], pd.DataFrame]:  # (source_lang, target_lang) -> id, source, target
@@ -91,7 +91,7 @@ def _language_pairs(
         pairs[pair] = group.reset_index(drop=True)
     return pairs
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #e832ac64
+# %% ../../nbs/evaluate/02_alignment.ipynb #49a12ecd
 def _pick(
     index: pd.Index,  # the sentences that were embedded
     embeddings: np.ndarray,  # [layers, len(index), width]
@@ -100,7 +100,7 @@ def _pick(
     "The embeddings of `texts`."
     return embeddings[:, index.get_indexer(texts)]
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #1eb52410
+# %% ../../nbs/evaluate/02_alignment.ipynb #c48e21dc
 def _embedded_pairs(
     pairs: dict[tuple[str, str], pd.DataFrame],  # from _language_pairs
     embed,  # texts -> [layers, sentences, width]
@@ -123,7 +123,7 @@ def _embedded_pairs(
             if not uses[language]:
                 embedded.pop(language, None)
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #f31090a7
+# %% ../../nbs/evaluate/02_alignment.ipynb #d012d430
 ITEM_COLUMNS = ["model", "layer", "source_lang", "target_lang", "metric", "id", "value"]
 
 
@@ -149,7 +149,7 @@ def alignment_items(
                 frames.append(pd.DataFrame(frame))
     return pd.concat(frames, ignore_index=True)
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #06a401a2
+# %% ../../nbs/evaluate/02_alignment.ipynb #10100c31
 COLUMNS = ["model", "layer", "source_lang", "target_lang", "metric", "value", "low", "high"]
 
 
@@ -167,7 +167,7 @@ def tabulate(
         parts.append(wide.columns.to_frame(index=False).assign(value=wide.mean().to_numpy(), low=low, high=high))
     return pd.concat(parts, ignore_index=True)[COLUMNS]
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #131a7da5
+# %% ../../nbs/evaluate/02_alignment.ipynb #18295ad3
 def alignment_table(
     model,  # any Hugging Face model
     tokenizer,  # its tokenizer
@@ -187,7 +187,7 @@ def alignment_table(
     items = alignment_items(model, tokenizer, rows, layers, name, batch_size, max_length, progress)
     return tabulate(items, resamples, seed=seed)
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #a54a42eb
+# %% ../../nbs/evaluate/02_alignment.ipynb #55765294
 def best_layer(
     table: pd.DataFrame,  # alignment table of one model
 ) -> int:  # the layer where mean retrieval peaks
@@ -200,7 +200,7 @@ def best_layer(
         raise InputError("best_layer: the table has no rows of metric 'retrieval_top1'")
     return int(means.index[np.argmax(means.round(12).to_numpy())])
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #19e77531
+# %% ../../nbs/evaluate/02_alignment.ipynb #19ae0fa7
 def summarise(
     table: pd.DataFrame,  # alignment table of one model
     layer: int,  # which layer to quote
@@ -221,7 +221,7 @@ def summarise(
     means = {f"{metric}_mean": float(rows.loc[rows["metric"] == metric, "value"].mean()) for metric in METRICS}
     return {"retrieval_top1": retrieval, **means}
 
-# %% ../../nbs/evaluate/02_alignment.ipynb #1ba22885
+# %% ../../nbs/evaluate/02_alignment.ipynb #70e52519
 def compare_items(
     before: pd.DataFrame,  # alignment_items of the first model
     after: pd.DataFrame,  # alignment_items of the second model on the same rows
