@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from align_batches import CONFIGS, bare, collate, row, rows, tiny
+from alignx.align.language_model import decoder_layers, next_token_loss, predictable_labels
 from alignx.align.model import AlignmentConfig, AlignmentModel, load_alignment, load_alignment_weights, save_alignment, sentence_embeddings
 from alignx.align.pooling import SOURCE, TARGET
 from alignx.errors import InputError, UsageError
@@ -73,6 +74,33 @@ def test_alone_has_not_read_the_other_side_and_row_has():
             targets[pooling, name] = pair_embeddings(aligned.lm, aligned.alignment, hidden, batch["input_ids"], batch["attention_mask"], batch["spans"]).target
     assert not torch.allclose(targets["row", "one"], targets["row", "changed"], atol=1e-4)
     assert torch.equal(targets["alone", "one"], targets["alone", "changed"])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rows_without_labels_are_contrasted_and_do_not_pass_the_upper_layers(side):
+    aligned, batch = model(pooling="alone"), collate(rows(6), side)
+    batch["labels"][[0, 2, 3, 5]] = -100
+    passed = []
+    top = decoder_layers(aligned.lm)[2][-1]
+    handle = top.register_forward_hook(lambda module, args, out: passed.append(len(out if isinstance(out, torch.Tensor) else out[0])))
+    output = aligned(**batch)
+    handle.remove()
+    assert passed == [2], "the top layer sees the labelled rows alone"
+    read = aligned.lm(batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True)
+    lm_loss = next_token_loss(read.logits, predictable_labels(batch["labels"], batch["attention_mask"]))
+    some = {name: value[[1, 4]] for name, value in batch.items()}
+    sentences = sentence_embeddings(read.hidden_states[-1][[1, 4]], *(some[name] for name in ("attention_mask", "spans", "source_lang", "target_lang")))
+    assert torch.allclose(output.lm_loss, lm_loss, atol=1e-5) and output.contrastive_pairs == 6
+    assert torch.allclose(output.language_matching_loss, aligned.heads["language_matching"](*sentences).loss, atol=1e-5)
+    assert torch.allclose(output.contrastive_loss, aligned(**collate(rows(6), side)).contrastive_loss, atol=1e-5)
+
+
+def test_a_batch_without_labels_still_gives_every_parameter_a_gradient():
+    aligned, batch = model(pooling="alone"), collate(rows(4))
+    output = aligned(**{**batch, "labels": torch.full_like(batch["labels"], -100)})
+    output.loss.backward()
+    assert output.lm_loss == 0 and output.contrastive_loss > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in aligned.parameters())
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

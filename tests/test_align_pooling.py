@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align_batches import bare, collate, row, rows
-from alignx.align.pooling import SOURCE, TARGET, alone_batch, mean_pool, pool_mirror, pool_row, predictor_spans, sentence_keys
+from alignx.align.pooling import SOURCE, TARGET, alone_batch, mean_pool, pool_alone, pool_mirror, pool_row, predictor_spans, sentence_keys
 from alignx.errors import InputError
 
 
@@ -86,3 +86,23 @@ def test_alone_batch_cuts_each_side_out(side, bos):
             if len(expected):
                 assert read == ([1] if bos == 1 else []) + expected.tolist(), "BOS only where the rows begin with it"
     assert attended.any(1).all(), "no row of nothing but padding"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("groups", [1, 2, 3, 50])
+def test_pool_alone_does_not_depend_on_the_groups(side, groups):
+    batch = collate([row(1, 9, seed=1), row(7, 2, seed=2), bare(4), row(3, 3, seed=3), row(12, 1, seed=4)], side)
+    table = torch.randn(60, 8, dtype=torch.float64)
+    widths = []
+
+    def read(ids, attended):
+        widths.append(ids.shape[1])
+        return table[ids].cumsum(1)  # like a causal model: a state knows what came before it
+
+    pairs = pool_alone(read, batch["input_ids"], batch["attention_mask"], batch["spans"], 1, groups)
+    assert pairs.usable.tolist() == [True, True, False, True, True]
+    for i in (0, 1, 3, 4):
+        for vectors, number in ((pairs.source, SOURCE), (pairs.target, TARGET)):
+            ids = torch.cat([torch.tensor([1]), batch["input_ids"][i][batch["spans"][i] == number]])
+            assert torch.allclose(vectors[i], table[ids].cumsum(0)[1:].mean(0))
+    assert groups == 1 or min(widths) < max(widths) == 13

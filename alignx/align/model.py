@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['OBJECTIVES', 'POOLINGS', 'HEADS', 'CONFIG', 'AlignmentConfig', 'check_alignment', 'pair_embeddings',
            'sentence_embeddings', 'AlignmentOutput', 'contrastive_part', 'combine', 'check_model', 'check_mirror',
-           'AlignmentModel', 'save_alignment', 'load_alignment_weights', 'load_alignment']
+           'rows_to_read', 'AlignmentModel', 'save_alignment', 'load_alignment_weights', 'load_alignment']
 
 # %% ../../nbs/align/05_model.ipynb #b32158c1
 import json
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from transformers.utils import ModelOutput
 from .contrastive import contrastive_loss, embedding_spread, in_batch_accuracy
 from .language_matching import LanguageMatchingHead
 from .language_model import capture_states, decoder_layers, load_language_model_weights, next_token_loss, original_configs, predictable_labels, save_language_model, states_up_to
-from .pooling import SOURCE, TARGET, PairEmbeddings, alone_batch, mean_pool, pool_mirror, pool_row, predictor_spans
+from .pooling import SOURCE, TARGET, PairEmbeddings, mean_pool, pool_alone, pool_mirror, pool_row, predictor_spans
 from ..errors import InputError, UsageError, unknown
 
 # %% ../../nbs/align/05_model.ipynb #729c463d
@@ -75,20 +76,15 @@ def check_alignment(
 def pair_embeddings(
     lm: PreTrainedModel,  # read again for pooling="alone"
     config: AlignmentConfig,
-    hidden: torch.Tensor,  # states of the chosen layer [B, T, D]
+    hidden: torch.Tensor | None,  # states of the chosen layer [B, T, D]; not needed for "alone"
     input_ids: torch.Tensor,  # [B, T]
     attention_mask: torch.Tensor,  # [B, T]
     spans: torch.Tensor,  # [B, T]
 ) -> PairEmbeddings:  # B pairs; B / 2 for "mirror"
     "The two sides of every pair, pooled in the form that the config asks for."
-    if config.pooling == "mirror":
-        return pool_mirror(hidden, input_ids, spans)
-    pairs = pool_row(hidden, input_ids, spans)
     if config.pooling == "alone":
-        ids, attended, sentence = alone_batch(input_ids, attention_mask, spans, lm.config.get_text_config().bos_token_id)
-        source, target = mean_pool(states_up_to(lm, config.layer, ids, attended), sentence).chunk(2)
-        pairs = pairs._replace(source=source, target=target)
-    return pairs
+        return pool_alone(partial(states_up_to, lm, config.layer), input_ids, attention_mask, spans, lm.config.get_text_config().bos_token_id)
+    return pool_mirror(hidden, input_ids, spans) if config.pooling == "mirror" else pool_row(hidden, input_ids, spans)
 
 # %% ../../nbs/align/05_model.ipynb #45ae63aa
 def sentence_embeddings(
@@ -200,6 +196,16 @@ def check_mirror(
     if forth.shape != back.shape or not torch.equal(forth, back):
         raise InputError("batch: pooling='mirror' needs each row followed by the same pair in the opposite direction; encode with encode_rows(..., mirror=True)")
 
+# %% ../../nbs/align/05_model.ipynb #70271704
+def rows_to_read(
+    batch: dict,  # [B, T] tensors of encoded rows, languages [B]
+) -> dict:  # the same for the rows with something to predict, cut to their longest
+    "Leaves out rows without labels and columns of padding; keeps the first row if none has a label."
+    labelled = (predictable_labels(batch["labels"], batch["attention_mask"]) != -100).any(1)
+    labelled[0] |= ~labelled.any()
+    columns = batch["attention_mask"][labelled].any(0)
+    return {name: value[labelled][:, columns] if value.dim() == 2 else value[labelled] for name, value in batch.items()}
+
 # %% ../../nbs/align/05_model.ipynb #bee369e0
 class AlignmentModel(_Wrapper):
     "A causal language model (`lm`) with the alignment losses (`heads`), called with a batch of encoded rows."
@@ -220,15 +226,18 @@ class AlignmentModel(_Wrapper):
     def forward(self, input_ids, attention_mask, labels, spans, source_lang, target_lang, num_items_in_batch=None) -> AlignmentOutput:
         "Losses of encoded rows: all [B, T] but the languages [B]. `num_items_in_batch` as in `next_token_loss`."
         config, objectives = self.alignment, self.alignment.objectives
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "spans": spans, "source_lang": source_lang, "target_lang": target_lang}
+        rows = rows_to_read(batch) if config.pooling == "alone" else batch
         with capture_states(self.lm, config.layer if "contrastive" in objectives else 0) as states:
-            logits = self.lm(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-        parts = {"lm_loss": next_token_loss(logits, predictable_labels(labels, attention_mask), num_items_in_batch)}
+            logits = self.lm(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], use_cache=False).logits
+        parts = {"lm_loss": next_token_loss(logits, predictable_labels(rows["labels"], rows["attention_mask"]), num_items_in_batch)}
         if "contrastive" in objectives:
             if config.pooling == "mirror":
                 check_mirror(source_lang, target_lang)
             parts |= contrastive_part(config, pair_embeddings(self.lm, config, states["layer"], input_ids, attention_mask, spans))
         if "language_matching" in objectives:
-            matched = self.heads["language_matching"](*sentence_embeddings(states["last"], attention_mask, spans, source_lang, target_lang), config.include_self)
+            sentences = sentence_embeddings(states["last"], *(rows[name] for name in ("attention_mask", "spans", "source_lang", "target_lang")))
+            matched = self.heads["language_matching"](*sentences, config.include_self)
             parts |= {"language_matching_loss": matched.loss, "language_matching_accuracy": matched.accuracy, "language_matching_majority": matched.majority}
         return combine(config, parts)
 

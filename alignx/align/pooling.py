@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'TARGET', 'mean_pool', 'predictor_spans', 'PairEmbeddings', 'sentence_keys', 'pool_row', 'pool_mirror',
-           'alone_batch']
+           'alone_batch', 'pool_alone']
 
 # %% ../../nbs/align/01_pooling.ipynb #374a673a
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -99,3 +100,23 @@ def alone_batch(
     attended = sentence.clone()
     attended[:, 0] = True  # also in a side without tokens: a row of nothing but padding is NaN in some attention kernels
     return ids, attended.to(attention_mask.dtype), sentence
+
+# %% ../../nbs/align/01_pooling.ipynb #a53537e6
+def pool_alone(
+    read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],  # ids and attention mask [N, L] → states [N, L, D]
+    input_ids: torch.Tensor,  # [B, T]
+    attention_mask: torch.Tensor,  # [B, T]
+    spans: torch.Tensor,  # [B, T]
+    bos_token_id: int | None = None,  # put in front of each side if the rows begin with it
+    groups: int = 4,  # of sides of similar length that are read together
+) -> PairEmbeddings:  # B pairs
+    "Source and target of each row, each read as a text of its own."
+    ids, attended, sentence = alone_batch(input_ids, attention_mask, spans, bos_token_id)
+    order, pooled = sentence.sum(1).argsort(stable=True), []
+    for group in order.chunk(groups):
+        width = int(attended[group].sum(1).max())
+        pooled.append(mean_pool(read(ids[group, :width], attended[group, :width]), sentence[group, :width]))
+    source, target = torch.cat(pooled)[order.argsort()].chunk(2)
+    sides = [spans == SOURCE, spans == TARGET]
+    keys = torch.stack([sentence_keys(input_ids, side) for side in sides], 1)
+    return PairEmbeddings(source, target, sides[0].any(1) & sides[1].any(1), keys)
