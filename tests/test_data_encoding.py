@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from alignx.data import AlignmentCollator, encode_rows, encoding_report, language_id, load_parallel, mirror_row, preview, translation_instructions
+from alignx.data import AlignmentCollator, encode_rows, encoding_report, keep_labels, language_id, load_parallel, mirror_row, preview, translation_instructions
 from alignx.data.encoding import find_span, split_byte_runs
 from alignx.demo import demo_corpus
 from alignx.errors import InputError, UsageError
@@ -247,6 +247,28 @@ def test_mirror_is_the_encoded_mirror_row(tokenizer, corpus):
     for name in ("input_ids", "attention_mask", "labels", "spans", "source_lang", "target_lang"):
         assert both[f"mirror_{name}"] == alone[name]
     assert both["source_lang"] == alone["target_lang"] == [language_id("en")] * 12
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("share", [0, 0.25, 1])
+def test_keep_labels_silences_exactly_the_other_translations(tokenizer, corpus, share, mirror):
+    general = {"instruction": "Name a colour.", "input": "", "output": "Blue", "lang": "en", "source_lang": None, "target_lang": None}
+    rows = Dataset.from_list([*translation_instructions(corpus.select(range(12))), general, general])
+    whole = encode_rows(rows, tokenizer, mirror=mirror)
+    kept = keep_labels(whole, share, seed=3)
+    speaking = [any(label != -100 for label in labels) for labels in kept["labels"]]
+    assert sum(speaking[:12]) == 12 * share and all(speaking[12:])
+    assert all(labels == whole["labels"][i] for i, labels in enumerate(kept["labels"]) if speaking[i])
+    if mirror:
+        assert [any(label != -100 for label in labels) for labels in kept["mirror_labels"]][:12] == speaking[:12]
+    unchanged = [name for name in whole.column_names if "labels" not in name]
+    assert kept.features == whole.features and kept.select_columns(unchanged)[:] == whole.select_columns(unchanged)[:]
+    assert kept[:] == keep_labels(whole, share, seed=3)[:]
+
+
+def test_keep_labels_refuses_a_share_that_is_none(tokenizer, corpus):
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        keep_labels(encode_rows(translation_instructions(corpus.select(range(2))), tokenizer), 1.5)
 
 
 def test_mirror_of_mixed_rows(tokenizer):

@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cleaning": ["clean_parallel", "report_table"],
         "mixing": ["mix_directions"],
         "instructions": ["TEMPLATES", "Template", "load_instructions", "mirror_row", "render", "translation_instructions"],
-        "encoding": ["AlignmentCollator", "encode_rows", "encoding_report"],
+        "encoding": ["AlignmentCollator", "encode_rows", "encoding_report", "keep_labels"],
         "inspecting": ["preview"],
     },
 )

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['log', 'SOURCE', 'TARGET', 'BYTE', 'TWINNED', 'REPORT', 'PADDING', 'find_span', 'split_byte_runs', 'encode_rows',
-           'encoding_report', 'AlignmentCollator']
+           'keep_labels', 'encoding_report', 'AlignmentCollator']
 
 # %% ../../nbs/data/06_encoding.ipynb #066bacf0
 import logging
+import random
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -189,6 +190,24 @@ def encode_rows(
     if isinstance(encoded, Dataset) and (cut := np.count_nonzero(encoded["truncated"])):
         log.warning("%d of %d rows are longer than %d tokens and were cut; their cut sentences leave the alignment losses", cut, len(encoded), max_length)
     return encoded
+
+# %% ../../nbs/data/06_encoding.ipynb #aad8066a
+def keep_labels(
+    encoded: Dataset,  # from `encode_rows`
+    share: float,  # of the translations that keep their labels, 0 to 1
+    seed: int = 0,  # of the choice
+) -> Dataset:  # the same rows; those not chosen carry the label -100 throughout
+    "Take the language-model loss from all but a share of the translations, at random."
+    if not 0 <= share <= 1:
+        raise UsageError(f"share {share}: must be between 0 and 1")
+    translations = np.flatnonzero(np.array(encoded["source_lang"]) >= 0).tolist()
+    silent = set(random.Random(seed).sample(translations, len(translations) - round(share * len(translations))))
+    names = [name for name in ("labels", "mirror_labels") if name in encoded.column_names]
+
+    def silence(batch: dict, indices: list[int]) -> dict:
+        return {name: [[-100] * len(labels) if index in silent else labels for index, labels in zip(indices, batch[name])] for name in names}
+
+    return encoded.map(silence, batched=True, with_indices=True, features=encoded.features) if silent else encoded
 
 # %% ../../nbs/data/06_encoding.ipynb #02be2d06
 REPORT = ("rows", "tokens", "tokens with a label", "rows cut", "tokens cut", "translations", "translations without a source span", "translations without a target span")
