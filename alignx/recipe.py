@@ -34,6 +34,10 @@ class DataRecipe:
     max_characters: int = 1000  # longer sentences are not trained on
     max_length: int = 512  # tokens; longer rows are cut
     pairs: int | None = None  # sentence pairs for stage 1, after mixing; None: all
+    lm_share: float = 1.0  # of stage 1's pairs that carry the language-model loss; the others are only contrasted
+    replay: int = 0  # plain sentences of the training text among the rows of stage 1
+    tune_replay: int = 0  # the same for stage 2
+    replay_pivot_share: float = 0.5  # of the replayed sentences in the pivot
     from_pivot: float = 1.0  # weight of pairs from the pivot
     to_pivot: float = 1.0  # weight of pairs into the pivot
     between: float = 0.0  # weight of pairs between two other languages, where tuples allow

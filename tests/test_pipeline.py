@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from alignx import pipeline, results
@@ -110,6 +111,24 @@ def test_interrupted_stage_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     assert len(calls) == 4 + 2, "two steps were left after the checkpoint at step 2"
     a, b = (load_file(tmp_path / name / "aligned" / "model.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_few_labels_and_replay_make_the_rows_that_the_recipe_asks_for(tmp_path):
+    from datasets import load_from_disk
+
+    changes = {"data.lm_share": "0.25", "data.replay": "12", "data.tune_replay": "6", "data.replay_pivot_share": "1.0", "align.pooling": "alone", "align.logging_steps": "1"}
+    run = Run(make_recipe(values(tmp_path, **changes)), lambda line: None)
+    pipeline.build(run)
+    align, tune = (load_from_disk(str(tmp_path / "data" / stage)) for stage in ("align", "tune"))
+    plain = [language < 0 for language in align["source_lang"]]
+    labelled = [any(label != -100 for label in labels) for labels in align["labels"]]
+    assert len(align) == 48 + 12 and sum(plain) == 12 and sum(labelled) == 12 + 12
+    assert all(label for label, each in zip(labelled, plain) if each)
+    without = Run(make_recipe(values(tmp_path / "without", **changes | {"data.tune_replay": "0"})), lambda line: None)
+    pipeline.build(without)
+    assert len(tune) == 6 + len(load_from_disk(str(tmp_path / "without" / "data" / "tune")))
+    pipeline.align(run)
+    assert "contrastive_loss" in pd.read_parquet(tmp_path / "tables" / "align_log.parquet")
 
 
 def test_report_needs_no_network(finished):

@@ -401,8 +401,8 @@ def build_text(corpora: Path, work: Path, rows: int) -> None:
 
 # ---------------------------------------------------------------------------------------------- model
 SHAPE = dict(hidden_size=160, num_hidden_layers=6, intermediate_size=432, num_attention_heads=4, num_key_value_heads=4)
-BATCH = 24
-STEPS = 1300
+BATCH = 32
+STEPS = 5_000
 
 
 def train_model(work: Path, steps: int = STEPS) -> None:
@@ -432,7 +432,8 @@ def train_model(work: Path, steps: int = STEPS) -> None:
     arguments = TrainingArguments(
         output_dir=str(work / "checkpoints"), per_device_train_batch_size=BATCH, max_steps=steps, learning_rate=3e-3,
         adam_beta2=0.98, weight_decay=0.05, max_grad_norm=1.0, lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 0.05},
-        warmup_steps=60, logging_steps=20, save_steps=200, save_total_limit=2, seed=SEED, use_cpu=not torch.cuda.is_available(), disable_tqdm=True,
+        warmup_steps=200, logging_steps=50, save_steps=500, save_total_limit=2, seed=SEED, use_cpu=not torch.cuda.is_available(), disable_tqdm=True,
+        bf16=True, torch_compile=True,
     )  # fmt: skip
     trainer = Trainer(model=model, args=arguments, train_dataset=Rows())
     last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
@@ -567,7 +568,7 @@ def main() -> int:
     parser.add_argument("steps", nargs="*", help=f"which of {', '.join(steps)} (default: all)")
     parser.add_argument("--corpora", type=Path, required=True, help="folder of multi-way JSONL files")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "demo", help="folder for what is in between")
-    parser.add_argument("--rows", type=int, default=48_000, help="rows of 128 tokens to pack")
+    parser.add_argument("--rows", type=int, default=STEPS * BATCH, help="rows of 128 tokens to pack")
     arguments = parser.parse_args()
     wanted = arguments.steps or steps
     if unknown := set(wanted) - set(steps):
