@@ -77,24 +77,7 @@ def _checkpoint(
         write_text(mark, json.dumps(made_from, default=str))
     return get_last_checkpoint(str(folder))
 
-
-def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
-    "Train from the last checkpoint on, keep the model and the log; returns a line about it."
-    import pandas as pd
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-    for shown in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(shown)
-    trainer.add_callback(_step_bar())
-    result = trainer.train(resume_from_checkpoint=_checkpoint(Path(trainer.args.output_dir), made_from))
-    write_folder(run.path / RESULT[stage], lambda new: trainer.save_model(str(new)))
-    log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
-    (run.path / "tables").mkdir(exist_ok=True)
-    log.to_parquet(run.path / "tables" / f"{stage}_log.parquet")
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
-    return f"{result.global_step} steps, loss {result.training_loss:.3f}"
-
-
+# %% ../nbs/04_pipeline.ipynb #1f7c480e
 def _arguments(run: Run, stage: str, kind: type):
     "The stage's training arguments: ours, and over them the recipe's."
     import torch
@@ -131,6 +114,23 @@ def _step_bar():
             self.bar.close()
 
     return StepBar()
+
+# %% ../nbs/04_pipeline.ipynb #211adb9a
+def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
+    "Train from the last checkpoint on, keep the model and the log; returns a line about it."
+    import pandas as pd
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    for shown in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(shown)
+    trainer.add_callback(_step_bar())
+    result = trainer.train(resume_from_checkpoint=_checkpoint(Path(trainer.args.output_dir), made_from))
+    write_folder(run.path / RESULT[stage], lambda new: trainer.save_model(str(new)))
+    log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
+    (run.path / "tables").mkdir(exist_ok=True)
+    log.to_parquet(run.path / "tables" / f"{stage}_log.parquet")
+    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    return f"{result.global_step} steps, loss {result.training_loss:.3f}"
 
 # %% ../nbs/04_pipeline.ipynb #6d72f9db
 def align(run: Run) -> None:
