@@ -15,9 +15,9 @@ from ..errors import InputError, UsageError
 def duplicates(
     keys: torch.Tensor,  # [P] or [P, K] integers, equal for pairs that say the same thing
 ) -> torch.Tensor:  # [P, P] bool, False on the diagonal
-    "Which pairs share a key in any column, a pair with itself excepted."
+    "Which pairs share a key, in the same column or across columns; a pair with itself excepted."
     keys = keys[:, None] if keys.dim() == 1 else keys
-    same = (keys[:, None] == keys[None]).any(-1)
+    same = (keys[:, None, :, None] == keys[None, :, None, :]).any(-1).any(-1)
     return same & ~torch.eye(len(keys), dtype=torch.bool, device=keys.device)
 
 # %% ../../nbs/align/02_contrastive.ipynb #9b77e7f7
@@ -37,7 +37,7 @@ def contrastive_loss(
     temperature: float = 0.1,  # τ > 0: the smaller, the more only the hardest negatives count
     *,
     bidirectional: bool = False,  # also target → source, and the mean of both
-    keys: torch.Tensor | None = None,  # [P] or [P, K]: pairs that share one are not negatives of each other
+    keys: torch.Tensor | None = None,  # [P] or [P, K]: pairs that share one, in any column, are not negatives of each other
 ) -> torch.Tensor:  # scalar
     """Cross-entropy of finding each source's target among all targets (AlignX, the L_CTR term).
 
