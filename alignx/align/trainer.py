@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass, field, fields
 
 import torch
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
-from .language_model import predictable_labels
+from .language_model import PlainTrainer
 from .model import AlignmentConfig, AlignmentModel, load_alignment_weights, save_alignment
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
@@ -123,13 +123,12 @@ def check_dataset(
         raise UsageError(f"{name}: pooling='mirror' needs every row in both directions; encode with encode_rows(..., mirror=True)")
 
 # %% ../../nbs/align/06_trainer.ipynb #397f2a7b
-class _EncodedRows(Trainer):
-    "A Trainer that is fed with rows from `encode_rows`."
+class _EncodedPairs(PlainTrainer):
+    "A Trainer of an `AlignmentModel`, fed with rows from `encode_rows`, that writes and reads the model with its heads."
 
-    def _get_num_items_in_batch(self, batch_samples, device):
-        "Counts the tokens that are predicted, so that padding on the left changes nothing."
-        counted = [{**batch, "labels": predictable_labels(batch["labels"], batch["attention_mask"])} for batch in batch_samples]
-        return super()._get_num_items_in_batch(counted, device)
+    def write_model(self, directory, state_dict): save_alignment(self.model, directory, state_dict)
+
+    def read_model(self, directory): load_alignment_weights(self.model, directory)
 
     def _set_signature_columns_if_needed(self):
         "Keeps the columns of mirror rows, which the collator needs and the model never sees."
@@ -137,31 +136,8 @@ class _EncodedRows(Trainer):
         mirrored = [f"mirror_{name}" for name in self._signature_columns]
         self._signature_columns += [name for name in mirrored if name not in self._signature_columns and not name.startswith("mirror_mirror")]
 
-# %% ../../nbs/align/06_trainer.ipynb #bd0f1211
-class _PlainCheckpoints(_EncodedRows):
-    "A Trainer whose `self.model` is an `AlignmentModel`, saved as a plain model and loaded from one."
-
-    def _save(self, output_dir=None, state_dict=None):
-        output_dir = output_dir or self.args.output_dir
-        if not self.args.should_save:
-            return
-        save_alignment(self.model, output_dir, state_dict)
-        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(output_dir)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_alignment_weights(self.model, resume_from_checkpoint)
-
-    def _load_best_model(self):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_best_model()
-        load_alignment_weights(self.model, self.state.best_model_checkpoint)
-
 # %% ../../nbs/align/06_trainer.ipynb #797ec6e7
-class AlignmentTrainer(_PlainCheckpoints):
+class AlignmentTrainer(_EncodedPairs):
     "`transformers.Trainer` for stage 1: encoded rows in, a plain Hugging Face folder with the heads beside it out."
 
     def __init__(self, model, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, **kwargs):

@@ -9,9 +9,9 @@ __all__ = ['COLUMNS', 'TuneArguments', 'check_completions', 'InstructionTrainer'
 from dataclasses import dataclass, field
 
 from datasets import Dataset, IterableDataset
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
-from ..align.language_model import load_language_model_weights, next_token_loss, original_configs, predictable_labels, save_language_model
+from ..align.language_model import PlainTrainer, load_language_model_weights, next_token_loss, original_configs, predictable_labels, save_language_model
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 
@@ -43,34 +43,11 @@ def check_completions(
                     check({"labels": labels}, 1000 * start + place)
     return dataset
 
-# %% ../../nbs/tune/01_trainer.ipynb #8fb1424c
-class _PlainCheckpoints(Trainer):
-    "A Trainer of a plain model, whose folders keep the configs as they were before training."
-
-    def _save(self, output_dir=None, state_dict=None):
-        output_dir = output_dir or self.args.output_dir
-        if not self.args.should_save:
-            return
-        save_language_model(self.model, output_dir, self.original, state_dict)
-        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(output_dir)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_language_model_weights(self.model, resume_from_checkpoint)
-
-    def _load_best_model(self):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_best_model()
-        load_language_model_weights(self.model, self.state.best_model_checkpoint)
-
 # %% ../../nbs/tune/01_trainer.ipynb #6f5916cc
 COLUMNS = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "target_lang")
 
 
-class InstructionTrainer(_PlainCheckpoints):
+class InstructionTrainer(PlainTrainer):
     "`transformers.Trainer` for stage 2: rows from `encode_rows(train_on='completion')` in, a plain Hugging Face folder out."
 
     def __init__(self, model: PreTrainedModel, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, **kwargs):
@@ -97,10 +74,9 @@ class InstructionTrainer(_PlainCheckpoints):
             raise InputError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate, or use bf16 instead of fp16")
         return (loss, output) if return_outputs else loss
 
-    def _get_num_items_in_batch(self, batch_samples, device):
-        "Counts the tokens that are predicted, so that padding on the left changes nothing."
-        counted = [{**batch, "labels": predictable_labels(batch["labels"], batch["attention_mask"])} for batch in batch_samples]
-        return super()._get_num_items_in_batch(counted, device)
+    def write_model(self, directory, state_dict): save_language_model(self.model, directory, self.original, state_dict)
+
+    def read_model(self, directory): load_language_model_weights(self.model, directory)
 
     def _set_signature_columns_if_needed(self):
         "Keeps the columns that the collator of encoded rows reads."
