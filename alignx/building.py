@@ -83,8 +83,8 @@ def _with_replay(recipe, encoded, rows, tokenizer, count: int):
 
 def align_rows(
     recipe,
-    rows,  # cleaned parallel rows
-    pairs,  # their mixture of directions
+    rows,  # cleaned parallel rows, to replay
+    pairs,  # a mixture of directions, to translate
     tokenizer,
 ):  # encoded rows
     "What stage 1 trains on."
@@ -98,8 +98,8 @@ def align_rows(
 
 def tune_rows(
     recipe,
-    rows,  # cleaned parallel rows
-    pairs,  # their mixture of directions
+    rows,  # cleaned parallel rows, to replay
+    pairs,  # a mixture of directions, to translate
     tokenizer,
 ):  # encoded rows with labels on the completions
     "What stage 2 trains on."
@@ -127,10 +127,11 @@ def _build(run: Run) -> str:
     if not recipe.stages:
         return f"{tuples:,} test tuples in {len(recipe.languages)} languages"
     tokenizer = load_tokenizer(recipe.model, recipe.trust_remote_code)
-    rows = load_parallel(resolve(data.parallel, demo_corpus()), recipe.languages, split=data.train_split)
-    rows, report = clean_parallel(rows, exclude=test, max_characters=data.max_characters)
+    given = load_parallel(resolve(data.parallel, demo_corpus()), recipe.languages, split=data.train_split)
+    rows, report = clean_parallel(given, exclude=test, max_characters=data.max_characters)
     pairs = mix_directions(rows, data.from_pivot, data.to_pivot, data.between, data.mixing_temperature, data.pairs, recipe.pivot, recipe.seed)
-    encoded = {"align": align_rows(recipe, rows, pairs, tokenizer), "tune": tune_rows(recipe, rows, pairs, tokenizer)}
+    replayed = clean_parallel(given, exclude=test)[0] if data.replay or data.tune_replay else rows
+    encoded = {"align": align_rows(recipe, replayed, pairs, tokenizer), "tune": tune_rows(recipe, replayed, pairs, tokenizer)}
     for stage, made in encoded.items():
         write_folder(folder / stage, made.save_to_disk)
     write_text(folder / "cleaning.json", report_table(report).reset_index().to_json(orient="records", force_ascii=False, indent=1))

@@ -168,7 +168,9 @@ def tune(run: Run) -> None:
     def work():
         model, tokenizer = load_model(start, recipe.trust_remote_code)
         rows = load_from_disk(str(run.path / "data" / "tune"))
-        trainer = InstructionTrainer(model, _arguments(run, "tune", TuneArguments), AlignmentCollator(tokenizer), rows, processing_class=tokenizer)
+        arguments = _arguments(run, "tune", TuneArguments)
+        base = load_model(recipe.model, recipe.trust_remote_code)[0] if arguments.base_share or arguments.distillation else None
+        trainer = InstructionTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer, base_model=base)
         return _fit(run, "tune", trainer, made_from)
 
     run.step("tune", made_from, ["tuned/config.json", "tables/tune_log.parquet"], work)

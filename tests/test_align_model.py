@@ -5,7 +5,7 @@ import torch
 
 from align_batches import CONFIGS, bare, collate, row, rows, tiny
 from alignx.align.language_model import decoder_layers, next_token_loss, predictable_labels
-from alignx.align.model import AlignmentConfig, AlignmentModel, load_alignment, load_alignment_weights, save_alignment, sentence_embeddings
+from alignx.align.model import AlignmentConfig, AlignmentModel, load_alignment, load_alignment_weights, rows_to_read, save_alignment, sentence_embeddings
 from alignx.align.pooling import SOURCE, TARGET
 from alignx.errors import InputError, UsageError
 from transformers import AutoModelForCausalLM
@@ -93,6 +93,27 @@ def test_rows_without_labels_are_contrasted_and_do_not_pass_the_upper_layers(sid
     assert torch.allclose(output.lm_loss, lm_loss, atol=1e-5) and output.contrastive_pairs == 6
     assert torch.allclose(output.language_matching_loss, aligned.heads["language_matching"](*sentences).loss, atol=1e-5)
     assert torch.allclose(output.contrastive_loss, aligned(**collate(rows(6), side)).contrastive_loss, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_the_losses_do_not_depend_on_the_groups(groups, monkeypatch):
+    import alignx.align.model as module
+
+    aligned, batch = model(pooling="alone"), collate([*rows(5), bare(9), bare(2, seed=3)])
+    batch["labels"][[0, 3]] = -100
+    whole = aligned(**batch)
+    monkeypatch.setattr(module, "rows_to_read", lambda batch: rows_to_read(batch, groups))
+    parted = aligned(**batch)
+    for name in ("lm_loss", "contrastive_loss", "language_matching_loss"):
+        assert torch.allclose(whole[name], parted[name], atol=1e-5), name
+
+
+def test_a_group_without_rows_teaches_nothing():
+    batch = collate(rows(3))
+    parts = rows_to_read(batch, groups=5)
+    assert [len(part["labels"]) for part in parts] == [1] * 5
+    for part in parts[3:]:
+        assert (part["labels"] == -100).all() and not part["spans"].any() and part["source_lang"].tolist() == part["target_lang"].tolist() == [-1]
 
 
 def test_a_batch_without_labels_still_gives_every_parameter_a_gradient():

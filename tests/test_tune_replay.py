@@ -2,13 +2,15 @@ from collections import Counter
 
 import datasets
 import pytest
+import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
+from align_batches import tiny
 from alignx.data import encode_rows, load_parallel
 from alignx.demo import demo_corpus, demo_model
 from alignx.errors import InputError, UsageError
-from alignx.tune import PLAIN_SENTENCE, replay_rows
+from alignx.tune import PLAIN_SENTENCE, mix_weights, replay_rows
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +56,23 @@ def test_bad_requests(rows):
     for wrong in ({"count": -1}, {"count": 3, "pivot_share": 2}):
         with pytest.raises(UsageError):
             replay_rows(rows, **wrong)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_mixed_weights_lie_between(share):
+    model, base = tiny(seed=0), tiny(seed=1)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    untouched = {name: weight.clone() for name, weight in base.named_parameters()}
+    mix_weights(model, base, share)
+    for name, weight in model.named_parameters():
+        expected = (1 - share) * before[name].double() + share * untouched[name].double()
+        assert torch.allclose(weight.double(), expected, atol=1e-6), name
+        assert torch.equal(dict(base.named_parameters())[name], untouched[name])
+    assert model.lm_head.weight is model.model.embed_tokens.weight, "tied weights stay tied"
+
+
+def test_mixing_refuses_another_model_and_another_share():
+    with pytest.raises(InputError, match="started from"):
+        mix_weights(tiny("llama"), tiny("gpt2"), 0.5)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        mix_weights(tiny(), tiny(), -0.1)

@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 
 from align_batches import collate, row, tiny
-from alignx.errors import InputError
+from alignx.errors import InputError, UsageError
 from alignx.tune.trainer import InstructionTrainer, TuneArguments, check_completions
 from transformers import AutoModelForCausalLM
 
@@ -18,10 +18,10 @@ def completion(seed, prompt=4, answer=3):
 DATA = [completion(i, prompt=2 + i % 3, answer=1 + i % 4) for i in range(8)]
 
 
-def trainer(folder, data=DATA, model=None, side="right", **settings):
+def trainer(folder, data=DATA, model=None, side="right", base=None, **settings):
     defaults = {"per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "logging_steps": 1, "save_strategy": "no"}
     args = TuneArguments(output_dir=str(folder), report_to="none", disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False, seed=3, **{**defaults, **settings})
-    return InstructionTrainer(model or tiny(), args, lambda some: collate(some, side), Dataset.from_list(data))
+    return InstructionTrainer(model or tiny(), args, lambda some: collate(some, side), Dataset.from_list(data), base_model=base)
 
 
 @pytest.mark.parametrize("name", ["llama", "bloom"])
@@ -76,3 +76,13 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
     lm.get_input_embeddings().weight.data[1] = math.nan
     with pytest.raises(InputError, match="step 1"):
         trainer(tmp_path, model=lm).train()
+
+
+def test_the_base_share_is_mixed_in_when_training_has_ended(tmp_path):
+    plain, mixed = trainer(tmp_path / "plain"), trainer(tmp_path / "mixed", base=tiny(), base_share=0.25)
+    plain.train(), mixed.train()
+    for a, b, start in zip(plain.model.parameters(), mixed.model.parameters(), tiny().parameters(), strict=True):
+        assert torch.allclose(b, 0.75 * a + 0.25 * start, atol=1e-6)
+    assert any(not torch.allclose(a, b) for a, b in zip(plain.model.parameters(), mixed.model.parameters()))
+    with pytest.raises(UsageError, match="base_model"):
+        trainer(tmp_path / "without", base_share=0.25)

@@ -9,6 +9,7 @@ __all__ = ['OBJECTIVES', 'POOLINGS', 'HEADS', 'CONFIG', 'AlignmentConfig', 'chec
 
 # %% ../../nbs/align/05_model.ipynb #b32158c1
 import json
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,8 @@ from transformers.utils import ModelOutput
 
 from .contrastive import contrastive_loss, embedding_spread, in_batch_accuracy
 from .language_matching import LanguageMatchingHead
-from .language_model import capture_states, decoder_layers, load_language_model_weights, next_token_loss, original_configs, predictable_labels, save_language_model, states_up_to
-from .pooling import SOURCE, TARGET, PairEmbeddings, mean_pool, pool_alone, pool_mirror, pool_row, predictor_spans
+from .language_model import capture_states, decoder_layers, load_language_model_weights, original_configs, predictable_labels, row_loss, save_language_model, states_up_to
+from .pooling import SOURCE, TARGET, PairEmbeddings, length_groups, mean_pool, pool_alone, pool_mirror, pool_row, predictor_spans
 from ..errors import InputError, UsageError, unknown
 
 # %% ../../nbs/align/05_model.ipynb #729c463d
@@ -42,6 +43,7 @@ class AlignmentConfig:
     language_matching_weight: float = field(default=0.4, metadata={"help": "weight of the language-matching loss"})
     language_matching_size: int = field(default=128, metadata={"help": "width of the language-matching head"})
     bidirectional: bool = field(default=False, metadata={"help": "contrast target to source as well"})
+    distillation: float = field(default=0.0, metadata={"help": "on plain rows (replay), the share of the target that the model before training gives; 0 = the text alone"})
     mask_duplicates: bool = field(default=True, metadata={"help": "equal sentences are not negatives of each other"})
     include_self: bool = field(default=False, metadata={"help": "language matching counts each sentence paired with itself, as the published code does"})
 
@@ -69,6 +71,8 @@ def check_alignment(
     for name, smallest in (("contrastive_weight", 0), ("language_matching_weight", 0), ("language_matching_size", 1)):
         if getattr(config, name) < smallest:
             raise UsageError(f"{name} {getattr(config, name)}: must be at least {smallest}")
+    if not 0 <= config.distillation <= 1:
+        raise UsageError(f"distillation {config.distillation}: must be between 0 and 1")
     if config.temperature <= 0:
         raise UsageError(f"temperature {config.temperature}: must be above 0; 0.1 is the paper's")
 
@@ -199,12 +203,18 @@ def check_mirror(
 # %% ../../nbs/align/05_model.ipynb #70271704
 def rows_to_read(
     batch: dict,  # [B, T] tensors of encoded rows, languages [B]
-) -> dict:  # the same for the rows with something to predict, cut to their longest
-    "Leaves out rows without labels and columns of padding; keeps the first row if none has a label."
-    labelled = (predictable_labels(batch["labels"], batch["attention_mask"]) != -100).any(1)
-    labelled[0] |= ~labelled.any()
-    columns = batch["attention_mask"][labelled].any(0)
-    return {name: value[labelled][:, columns] if value.dim() == 2 else value[labelled] for name, value in batch.items()}
+    groups: int | None = None,  # of rows of similar length; None: by the size of the batch
+) -> list[dict]:  # the same for the rows of each group, cut to its longest
+    "The rows with something to predict. A group that would be empty gets the first row, without labels, spans and languages."
+    labelled = (predictable_labels(batch["labels"], batch["attention_mask"]) != -100).any(1).nonzero().flatten()
+    order, parts = labelled[batch["attention_mask"].sum(1)[labelled].argsort(stable=True)], []
+    for rows in order.tensor_split(groups or length_groups(len(batch["labels"]))):
+        part = {name: value[rows if len(rows) else slice(1)] for name, value in batch.items()}
+        if not len(rows):
+            part |= {name: torch.full_like(part[name], nothing) for name, nothing in (("labels", -100), ("spans", 0), ("source_lang", -1), ("target_lang", -1))}
+        columns = part["attention_mask"].any(0)
+        parts.append({name: value[:, columns] if value.dim() == 2 else value for name, value in part.items()})
+    return parts
 
 # %% ../../nbs/align/05_model.ipynb #bee369e0
 class AlignmentModel(_Wrapper):
@@ -219,6 +229,7 @@ class AlignmentModel(_Wrapper):
         self.lm, self.alignment, self.heads = lm, config or AlignmentConfig(), nn.ModuleDict()
         check_model(lm, self.alignment)
         self.original = original_configs(lm)
+        self._before = [deepcopy(lm).eval()] if self.alignment.distillation else []  # in a list: neither trained, nor saved, nor moved
         if "language_matching" in self.alignment.objectives:
             head = LanguageMatchingHead(lm.config.get_text_config().hidden_size, self.alignment.language_matching_size)
             self.heads["language_matching"] = head.to(lm.device)
@@ -227,19 +238,29 @@ class AlignmentModel(_Wrapper):
         "Losses of encoded rows: all [B, T] but the languages [B]. `num_items_in_batch` as in `next_token_loss`."
         config, objectives = self.alignment, self.alignment.objectives
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "spans": spans, "source_lang": source_lang, "target_lang": target_lang}
-        rows = rows_to_read(batch) if config.pooling == "alone" else batch
-        with capture_states(self.lm, config.layer if "contrastive" in objectives else 0) as states:
-            logits = self.lm(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], use_cache=False).logits
-        parts = {"lm_loss": next_token_loss(logits, predictable_labels(rows["labels"], rows["attention_mask"]), num_items_in_batch)}
+        lm_loss, hidden, sentences = self._read(rows_to_read(batch) if config.pooling == "alone" else [batch], num_items_in_batch)
+        parts = {"lm_loss": lm_loss}
         if "contrastive" in objectives:
             if config.pooling == "mirror":
                 check_mirror(source_lang, target_lang)
-            parts |= contrastive_part(config, pair_embeddings(self.lm, config, states["layer"], input_ids, attention_mask, spans))
+            parts |= contrastive_part(config, pair_embeddings(self.lm, config, hidden, input_ids, attention_mask, spans))
         if "language_matching" in objectives:
-            sentences = sentence_embeddings(states["last"], *(rows[name] for name in ("attention_mask", "spans", "source_lang", "target_lang")))
             matched = self.heads["language_matching"](*sentences, config.include_self)
             parts |= {"language_matching_loss": matched.loss, "language_matching_accuracy": matched.accuracy, "language_matching_majority": matched.majority}
         return combine(config, parts)
+
+    def _read(self, groups: list[dict], num_items_in_batch) -> tuple:
+        "Next-token loss over all groups of rows, states of the chosen layer in the last of them, and the sentences of all of them."
+        labels = [predictable_labels(rows["labels"], rows["attention_mask"]) for rows in groups]
+        count = sum((each != -100).sum() for each in labels) if num_items_in_batch is None else num_items_in_batch
+        layer = self.alignment.layer if "contrastive" in self.alignment.objectives else 0
+        loss, sentences = 0, []
+        for rows, targets in zip(groups, labels):
+            with capture_states(self.lm, layer) as states:
+                logits = self.lm(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], use_cache=False).logits
+            loss = loss + row_loss(logits, rows, targets, count, *self._before, share=self.alignment.distillation)
+            sentences.append(sentence_embeddings(states["last"], *(rows[name] for name in ("attention_mask", "spans", "source_lang", "target_lang"))))
+        return loss, states["layer"], [torch.cat(each) for each in zip(*sentences)]
 
 # %% ../../nbs/align/05_model.ipynb #b91fde21
 HEADS, CONFIG = "alignment_heads.safetensors", "alignment_config.json"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'TARGET', 'mean_pool', 'predictor_spans', 'PairEmbeddings', 'sentence_keys', 'pool_row', 'pool_mirror',
-           'alone_batch', 'pool_alone']
+           'alone_batch', 'length_groups', 'pool_alone']
 
 # %% ../../nbs/align/01_pooling.ipynb #374a673a
 from collections.abc import Callable
@@ -101,6 +101,13 @@ def alone_batch(
     attended[:, 0] = True  # also in a side without tokens: a row of nothing but padding is NaN in some attention kernels
     return ids, attended.to(attention_mask.dtype), sentence
 
+# %% ../../nbs/align/01_pooling.ipynb #48f529c6
+def length_groups(
+    rows: int,  # texts in the batch
+) -> int:  # 1 to 8
+    "How many groups of similar length a batch is read in."
+    return min(max(rows // 64, 1), 8)
+
 # %% ../../nbs/align/01_pooling.ipynb #a53537e6
 def pool_alone(
     read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],  # ids and attention mask [N, L] → states [N, L, D]
@@ -108,12 +115,12 @@ def pool_alone(
     attention_mask: torch.Tensor,  # [B, T]
     spans: torch.Tensor,  # [B, T]
     bos_token_id: int | None = None,  # put in front of each side if the rows begin with it
-    groups: int = 4,  # of sides of similar length that are read together
+    groups: int | None = None,  # of sides of similar length that are read together; None: by the size of the batch
 ) -> PairEmbeddings:  # B pairs
     "Source and target of each row, each read as a text of its own."
     ids, attended, sentence = alone_batch(input_ids, attention_mask, spans, bos_token_id)
     order, pooled = sentence.sum(1).argsort(stable=True), []
-    for group in order.chunk(groups):
+    for group in order.chunk(groups or length_groups(len(order))):
         width = int(attended[group].sum(1).max())
         pooled.append(mean_pool(read(ids[group, :width], attended[group, :width]), sentence[group, :width]))
     source, target = torch.cat(pooled)[order.argsort()].chunk(2)

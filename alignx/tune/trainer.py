@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainingArguments
 
-from ..align.language_model import PlainTrainer, load_language_model_weights, next_token_loss, original_configs, predictable_labels, save_language_model
+from ..align.language_model import PlainTrainer, load_language_model_weights, original_configs, predictable_labels, row_loss, save_language_model
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
+from .replay import mix_weights
 
 # %% ../../nbs/tune/01_trainer.ipynb #40f4e416
 @dataclass
@@ -21,6 +22,8 @@ class TuneArguments(TrainingArguments):
     "`transformers.TrainingArguments` for stage 2."
 
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "columns that hold labels; ours is always 'labels'"})
+    base_share: float = field(default=0.0, metadata={"help": "share of the base model's weights that is mixed in when training has ended"})
+    distillation: float = field(default=0.0, metadata={"help": "on plain rows (replay), the share of the target that the base model gives; 0 = the text alone"})
 
 # %% ../../nbs/tune/01_trainer.ipynb #ff0f8bd4
 def check_completions(
@@ -50,7 +53,7 @@ COLUMNS = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "tar
 class InstructionTrainer(PlainTrainer):
     "`transformers.Trainer` for stage 2: rows from `encode_rows(train_on='completion')` in, a plain Hugging Face folder out."
 
-    def __init__(self, model: PreTrainedModel, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, **kwargs):
+    def __init__(self, model: PreTrainedModel, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, base_model=None, **kwargs):
         if args.n_gpu > 1:
             raise UsageError(f"{args.n_gpu} GPUs in one process: start with `torchrun --nproc_per_node {args.n_gpu}` or `accelerate launch`")
         train_dataset = check_completions(train_dataset)
@@ -60,15 +63,29 @@ class InstructionTrainer(PlainTrainer):
             eval_dataset = check_completions(eval_dataset, "eval_dataset")
         if data_collator is None and processing_class is not None:
             data_collator = AlignmentCollator(processing_class)
-        self.original = original_configs(model)
+        for name in ("base_share", "distillation"):
+            if not 0 <= getattr(args, name) <= 1:
+                raise UsageError(f"{name} {getattr(args, name)}: must be between 0 and 1")
+            if getattr(args, name) and base_model is None:
+                raise UsageError(f"{name} {getattr(args, name)}: give the base model, as base_model=")
+        self.original, self.base_model = original_configs(model), base_model.eval() if base_model is not None else None
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         # Trainer then counts the predicted tokens of a whole step for us, whatever the architecture does by itself
         self.label_names, self.model_accepts_loss_kwargs, self._loss_shifts_labels, self.loss_is_scaled_for_ga = ["labels"], True, True, True
 
+    def train(self, *args, **kwargs):
+        "As in `Trainer`; the base model's share of the weights is mixed in at the end."
+        if self.args.base_share and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise UsageError("base_share: the weights lie on several devices; train without it, then use alignx.tune.mix_weights on the saved models")
+        result = super().train(*args, **kwargs)
+        if self.args.base_share:
+            mix_weights(self.model, self.base_model, self.args.base_share)
+        return result
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "Next-token loss over the completions, this micro-batch's share of the optimiser step."
         output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
-        output["loss"] = next_token_loss(output["logits"], predictable_labels(inputs["labels"], inputs["attention_mask"]), num_items_in_batch)
+        output["loss"] = row_loss(output["logits"], inputs, predictable_labels(inputs["labels"], inputs["attention_mask"]), num_items_in_batch, self.base_model, self.args.distillation)
         loss = output["loss"] * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
         if model.training and not loss.isfinite():
             raise InputError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate, or use bf16 instead of fp16")
