@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROW_FILTERS', 'REASONS', 'STREAM_FILTERS', 'row_tests', 'clean_parallel']
 
-# %% ../../nbs/data/03_cleaning.ipynb #408b8c3b
+# %% ../../nbs/data/03_cleaning.ipynb #0b5636f8
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -16,12 +16,12 @@ from datasets import Dataset, Features, IterableDataset, Value
 from .cleaning_report import CleaningReport, direction_name, report_table
 from .duplicates import BANDS, EvaluationIndex, band_keys, crowded, mix, near_duplicates, repeats, signatures, text_key
 from .filters import LengthNorm, expansion, fingerprint, has_control_characters, has_different_digits, has_markup, has_odd_lengths
-from .filters import is_empty, is_identical, is_long, length_norm, odd_lengths
+from .filters import has_wrong_decoding, is_empty, is_identical, is_long, length_norm, odd_lengths
 from .identification import has_wrong_language, has_wrong_script
 from ..errors import UsageError, unknown
 
-# %% ../../nbs/data/03_cleaning.ipynb #3f449b23
-ROW_FILTERS = ("empty", "identical", "long", "control characters", "markup", "wrong script", "wrong language", "different digits")
+# %% ../../nbs/data/03_cleaning.ipynb #55546036
+ROW_FILTERS = ("empty", "identical", "long", "control characters", "wrong decoding", "markup", "wrong script", "wrong language", "different digits")
 REASONS = (*ROW_FILTERS, "odd lengths", "duplicate", "near duplicate", "repeated side", "in the evaluation rows", "near the evaluation rows")
 STREAM_FILTERS = tuple(name for name in REASONS if name not in ("duplicate", "near duplicate", "repeated side"))
 
@@ -36,6 +36,7 @@ def row_tests(
         "identical": is_identical,
         "long": partial(is_long, max_characters=max_characters),
         "control characters": has_control_characters,
+        "wrong decoding": has_wrong_decoding,
         "markup": has_markup,
         "different digits": has_different_digits,
     }

@@ -169,7 +169,7 @@ def near_duplicates(
                     slot.append(index)
     return drop
 
-# %% ../../nbs/data/12_duplicates.ipynb #65d5f611
+# %% ../../nbs/data/12_duplicates.ipynb #cf7b808e
 class EvaluationIndex:
     "Sentences that must not be trained on, to be looked up exactly or nearly. Small: about 1 KB a sentence."
 
@@ -177,7 +177,7 @@ class EvaluationIndex:
         self,
         rows: Iterable[dict],  # evaluation rows; both of their sides count
         min_similarity: float = 0.8,  # of a sentence to one of the evaluation
-        min_shingles: int = 40,  # shorter sentences are compared exactly only
+        min_shingles: int = 60,  # shorter sentences are compared exactly only
     ):
         self.min_similarity, self.min_shingles = min_similarity, min_shingles
         sides = [(row[f"{side}_lang"], row[side]) for row in rows for side in ("source", "target")]

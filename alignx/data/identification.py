@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['script_counts', 'language_scripts', 'script_share', 'has_wrong_script', 'language_probability', 'has_wrong_language']
 
-# %% ../../nbs/data/11_identification.ipynb #444d289f
+# %% ../../nbs/data/11_identification.ipynb #fbcd5f9f
 import copy
 from collections import Counter
 from functools import lru_cache
@@ -16,7 +16,7 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from .languages import language_script
 
-# %% ../../nbs/data/11_identification.ipynb #95ab21b0
+# %% ../../nbs/data/11_identification.ipynb #78e2b0bd
 class _Scripts(dict):
     "Character → script, looked up once."
 
@@ -37,7 +37,7 @@ def script_counts(
         counts.pop(shared, None)
     return counts
 
-# %% ../../nbs/data/11_identification.ipynb #be3de036
+# %% ../../nbs/data/11_identification.ipynb #9b8daa47
 _PARTS = {"Jpan": ("Hira", "Kana", "Hani"), "Kore": ("Hang", "Hani"), "Hans": ("Hani", "Bopo"), "Hant": ("Hani", "Bopo")}
 _ALSO = {
     "az": ("Cyrl", "Arab"), "bs": ("Cyrl",), "kk": ("Latn", "Arab"), "ku": ("Arab", "Cyrl"), "ky": ("Arab", "Latn"), "mn": ("Mong",), "ms": ("Arab",),
@@ -54,7 +54,7 @@ def language_scripts(
     others = () if language.script else _ALSO.get(language.language, ())
     return frozenset((*_PARTS.get(usual, (usual,)), *others))
 
-# %% ../../nbs/data/11_identification.ipynb #5d31a8e5
+# %% ../../nbs/data/11_identification.ipynb #e5af3d53
 _BYTES = {"Latn": 1.0, "Cyrl": 2.0, "Grek": 2.0, "Arab": 2.0, "Hebr": 2.0, "Armn": 2.0}  # the others: three
 
 
@@ -82,7 +82,7 @@ def has_wrong_script(
             return True
     return False
 
-# %% ../../nbs/data/11_identification.ipynb #1f02f05c
+# %% ../../nbs/data/11_identification.ipynb #4ff399b5
 _LABELS = {"nb": "no", "fil": "tl", "iw": "he"}  # codes under which the identifier knows a language
 
 
@@ -114,8 +114,14 @@ def _rivals(code: str, plausible: tuple) -> tuple:
     scripts = language_scripts(code)
     return tuple(sorted({_label(other) for other in (code, *plausible) if _label(other) and scripts & language_scripts(other)}))
 
-# %% ../../nbs/data/11_identification.ipynb #91a42d7e
-_READ = 300  # characters of a text that are looked at: more changes no decision and takes time
+# %% ../../nbs/data/11_identification.ipynb #beb9116b
+_READ = 150  # characters of a text that are looked at: more take time and hardly change a decision
+
+
+@lru_cache(maxsize=10_000)  # many corpora hold the same English sentence once for each other language
+def _probability(beginning: str, label: str, rivals: tuple) -> float:
+    "The probability of one of the rivals."
+    return dict(_among(rivals).rank(beginning))[label]
 
 
 def language_probability(
@@ -125,9 +131,13 @@ def language_probability(
 ) -> float:  # 0 to 1; 1 where there is no other language to choose
     "How probable it is that `text` is in its language rather than in another plausible one of the same script."
     label, rivals = _label(code), _rivals(code, plausible)
-    if label is None or len(rivals) < 2:
-        return 1.0
-    return dict(_among(rivals).rank(text[:_READ]))[label]
+    return 1.0 if label is None or len(rivals) < 2 else _probability(text[:_READ], label, rivals)
+
+
+@lru_cache(maxsize=4096)
+def _plausible(*codes: str) -> tuple:
+    "The languages that a side of a pair could be in, in one order."
+    return tuple(sorted({"en", *codes}))
 
 
 def has_wrong_language(
@@ -140,9 +150,10 @@ def has_wrong_language(
     min_letters: int = 20,  # say nothing about a side with fewer
 ) -> bool:  # True to drop the pair
     "Whether a side is almost surely in another language, English and those of the corpus being plausible."
-    plausible = tuple(sorted({source_lang, target_lang, "en", *languages}))
+    plausible = _plausible(source_lang, target_lang, *languages)
     for text, code in ((source, source_lang), (target, target_lang)):
-        if len(text) >= min_letters and len(_rivals(code, plausible)) > 1 and script_counts(text).total() >= min_letters:
-            if language_probability(text, code, plausible) < min_probability:
-                return True
+        if len(text) < min_letters or len(_rivals(code, plausible)) < 2 or script_counts(text).total() < min_letters:
+            continue
+        if language_probability(text, code, plausible) < min_probability:
+            return True
     return False
