@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROW_FILTERS', 'REASONS', 'STREAM_FILTERS', 'row_tests', 'clean_parallel']
 
-# %% ../../nbs/data/03_cleaning.ipynb #0b5636f8
+# %% ../../nbs/data/03_cleaning.ipynb #36ddc4d7
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -18,7 +18,7 @@ from .duplicates import BANDS, EvaluationIndex, band_keys, crowded, mix, near_du
 from .filters import LengthNorm, expansion, fingerprint, has_control_characters, has_different_digits, has_markup, has_odd_lengths
 from .filters import has_wrong_decoding, is_empty, is_identical, is_long, length_norm, odd_lengths
 from .identification import has_wrong_language, has_wrong_script
-from ..errors import UsageError, unknown
+from ..errors import InputError, UsageError, unknown
 
 # %% ../../nbs/data/03_cleaning.ipynb #55546036
 ROW_FILTERS = ("empty", "identical", "long", "control characters", "wrong decoding", "markup", "wrong script", "wrong language", "different digits")
@@ -48,7 +48,8 @@ def _of_sides(test: Callable, source: str, target: str, source_lang: str, target
     "A test of two texts as a test of a row."
     return test(source, target)
 
-# %% ../../nbs/data/03_cleaning.ipynb #3ac49439
+# %% ../../nbs/data/03_cleaning.ipynb #849b565b
+_COLUMNS = ("source", "target", "source_lang", "target_lang")
 _FACTS = Features({
     "found": Value("uint64"), "source_length": Value("int32"), "target_length": Value("int32"), "source_key": Value("uint64"), "target_key": Value("uint64"),
     "direction": Value("string"), "comparable": Value("bool"), **{f"band_{place}": Value("uint64") for place in range(BANDS)},
@@ -65,7 +66,7 @@ class _Facts:
         self.near = bool({"near duplicate", "near the evaluation rows"} & set(order))
 
     def __call__(self, batch: dict) -> dict:
-        columns = [batch[name] for name in ("source", "target", "source_lang", "target_lang")]
+        columns = [[value or "" for value in batch[name]] for name in _COLUMNS]
         found = np.array([self._found(row) for row in zip(*columns)], dtype=np.uint64)
         facts = {"direction": [direction_name(*pair) for pair in zip(*columns[2:])]}
         kept, smallest, counts = [], [], []
@@ -101,7 +102,7 @@ def _direction_seeds(directions: list[str]) -> np.ndarray:
     "A number for each row's direction, [N, 1]: rows of different directions never meet."
     return np.array([text_key(direction, "") for direction in directions], dtype=np.uint64).reshape(-1, 1)
 
-# %% ../../nbs/data/03_cleaning.ipynb #7626f26f
+# %% ../../nbs/data/03_cleaning.ipynb #c7b1acab
 class _Verdict:
     "The filters over the facts of all rows."
 
@@ -125,7 +126,8 @@ class _Verdict:
                 source, target = (lengths[group] for lengths in self.lengths)
                 if self.limits["lengths"] is None:
                     self.norms[direction] = length_norm(source, target)
-                hits[group] = odd_lengths(source, target, self.norms.get(direction, LengthNorm()), self.limits["max_ratio"], self.limits["max_deviations"])
+                if direction in self.norms:  # otherwise nobody knows what is usual
+                    hits[group] = odd_lengths(source, target, self.norms[direction], self.limits["max_ratio"], self.limits["max_deviations"])
         elif name == "duplicate":
             hits[there] = repeats(mix(self.keys[0][there], self.keys[1][there]))
         elif name == "near duplicate":
@@ -152,8 +154,8 @@ class _Verdict:
         report.lengths = self.norms
         return np.flatnonzero(alive)
 
-# %% ../../nbs/data/03_cleaning.ipynb #476681f1
-def _order(filters: Iterable[str] | None, report_only: Iterable[str], tests: dict, exclude) -> tuple[tuple, frozenset]:
+# %% ../../nbs/data/03_cleaning.ipynb #c11f444a
+def _order(filters: Iterable[str] | None, report_only: Iterable[str], tests: dict) -> tuple[tuple, frozenset]:
     "The names of the filters to run, and of those that drop nothing. Raises `UsageError` for a name that is none."
     known = (*REASONS, *(name for name in tests if name not in REASONS))
     own = tuple(name for name in known if name not in REASONS)
@@ -180,16 +182,18 @@ def clean_parallel(
     filters: Iterable[str] | None = None,  # names, in order; None: `REASONS`, which are all
     report_only: Iterable[str] = (),  # filters that count and drop nothing
     tests: dict[str, Callable] | None = None,  # name → function of source, target, source_lang, target_lang, instead of or beside the package's
-    lengths: dict[str, LengthNorm] | None = None,  # what is usual, from an earlier report; None: estimated from the rows
+    lengths: dict[str, LengthNorm] | None = None,  # direction → what is usual, from an earlier report; None: estimated from the rows
     num_proc: int | None = None,  # processes for the filters of one row
     batch_size: int = 1000,  # rows at a time; changes memory, not the result
 ) -> tuple[Dataset, CleaningReport]:  # the rows that stay, in the same order, and what went
     """Drop pairs that are damaged, repeated, or in the evaluation rows.
 
     An `IterableDataset` is cleaned while it is read, and its report grows with it. Raises `UsageError` for a filter that
-    doesn't exist or that would have to see all rows of a stream."""
-    tests = tests or {}
-    order, noted = _order(filters, report_only, tests, exclude)
+    doesn't exist or that would have to see all rows of a stream, and `InputError` for rows that are not parallel ones."""
+    if absent := [name for name in _COLUMNS if name not in (rows.column_names or _COLUMNS)]:
+        raise InputError(f"clean_parallel: the rows have no column {absent[0]!r}; read them with load_parallel, or rename the column")
+    tests, rows = tests or {}, rows.with_format(None)
+    order, noted = _order(filters, report_only, tests)
     index = exclude if isinstance(exclude, EvaluationIndex) else EvaluationIndex(exclude or ())
     limits = {"max_ratio": max_ratio, "max_deviations": max_deviations, "min_similarity": min_similarity, "max_partners": max_partners, "lengths": lengths}
     clean = _clean_stream if isinstance(rows, IterableDataset) else _clean_all

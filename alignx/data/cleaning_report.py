@@ -5,16 +5,14 @@
 # %% auto #0
 __all__ = ['direction_name', 'CleaningReport', 'report_table', 'plot_report', 'write_report', 'read_report']
 
-# %% ../../nbs/data/13_cleaning_report.ipynb #dc2fff24
+# %% ../../nbs/data/13_cleaning_report.ipynb #dca1a681
 import json
 import os
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 
 from .filters import LengthNorm
 from ..errors import InputError
@@ -69,12 +67,15 @@ def report_table(
         lines.append({"reason": reason, "rows": rows, "share": rows / max(report.total, 1), "removed": removed, "source": first["source"], "target": first["target"]})
     return pd.DataFrame(lines, columns=["reason", "rows", "share", "removed", "source", "target"]).set_index("reason")
 
-# %% ../../nbs/data/13_cleaning_report.ipynb #e36bb35d
+# %% ../../nbs/data/13_cleaning_report.ipynb #2e91e0d8
 def plot_report(
     report: CleaningReport,  # what `clean_parallel` returned
     axes=None,  # matplotlib axes to draw on; None: a new figure
 ):  # the axes
     "The share of each direction's rows that each filter found, in percent."
+    import matplotlib.pyplot as plt  # here, because cleaning itself draws nothing and both take a second to import
+    import seaborn as sns
+
     counts = report_table(report, by_direction=True)
     counts = counts[(counts > 0).any(axis=1)]
     shares = 100 * counts / [max(report.pairs.get(name, 0), 1) for name in counts.columns]

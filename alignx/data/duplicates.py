@@ -133,18 +133,18 @@ def band_keys(
     parts = smallest.reshape(len(smallest), BANDS, ROWS)
     return mix(mix(parts[:, :, 0], parts[:, :, 1]), mix(parts[:, :, 2], parts[:, :, 3]), np.arange(BANDS, dtype=np.uint64))
 
-# %% ../../nbs/data/12_duplicates.ipynb #5d2a2aad
+# %% ../../nbs/data/12_duplicates.ipynb #2a57c8d5
 _HEADS = 8  # earlier pairs of one band that a pair is compared with
 
 
-def _meeting(bands: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    "The rows, in order, that share a band with another allowed row."
-    meets = np.zeros(len(bands), dtype=bool)
+def _shared(bands: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    "Which bands of the allowed rows another allowed row has too, [N, 8]."
+    shared = np.zeros(bands.shape, dtype=bool)
     rows = np.flatnonzero(allowed)
     for column in range(BANDS):
         _, where, counts = np.unique(bands[rows, column], return_inverse=True, return_counts=True)
-        meets[rows] |= counts[where] > 1
-    return np.flatnonzero(meets)
+        shared[rows, column] = counts[where] > 1
+    return shared
 
 
 def near_duplicates(
@@ -154,10 +154,10 @@ def near_duplicates(
     min_similarity: float = 0.7,  # of both sides
 ) -> np.ndarray:  # [N] bool, True for a row that is nearly the same as an earlier one that stays
     "Which pairs nearly repeat an earlier one."
-    drop, heads = np.zeros(len(bands), dtype=bool), defaultdict(list)
-    sides = lru_cache(maxsize=4096)(lambda index: tuple(shingles(rows[index][side]) for side in ("source", "target")))
-    for index in map(int, _meeting(bands, allowed)):
-        slots = [heads[key] for key in bands[index].tolist()]
+    drop, heads, shared = np.zeros(len(bands), dtype=bool), defaultdict(list), _shared(bands, allowed)
+    sides = lru_cache(maxsize=1024)(lambda index: tuple(shingles(rows[index][side]) for side in ("source", "target")))
+    for index in map(int, np.flatnonzero(shared.any(axis=1))):
+        slots = [heads[key] for key in bands[index, shared[index]].tolist()]
         ours = sides(index)
         for earlier in sorted({row for slot in slots for row in slot}):
             if min(map(similarity, ours, sides(earlier))) >= min_similarity:
