@@ -166,7 +166,7 @@ def test_cleaning_what_is_clean_changes_nothing(planted):
 def test_planted_damage_is_found(planted):
     spoilt, test = planted
     table = count_found(spoilt, test, filters=("duplicate", "in the evaluation rows")).query("filter == 'all filters'").groupby("damage")[["rows", "found"]].sum()
-    assert set(table.index) == {"", *KINDS} - ({"wrong digit"} - set(table.index))
+    assert {"", *KINDS} - set(table.index) <= {"wrong digit"}, "few names hold digits"
     assert (table.loc[["exact duplicate", "test sentence"], "found"] == table.loc[["exact duplicate", "test sentence"], "rows"]).all()
     dropped = found_by(spoilt, test)
     kinds = dict.fromkeys(KINDS)

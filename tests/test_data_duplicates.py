@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignx.data.duplicates import EvaluationIndex, band_keys, crowded, mix, near_duplicates, repeats, shingles, signatures, similarity, text_key
+from alignx.data.filters import fingerprint
 
 WORDS = "river stone window garden candle letter market winter silver bridge forest hammer island jacket kitchen lantern meadow needle orange pepper".split()
 
@@ -15,7 +16,7 @@ def sentence(random, size=14):
 
 
 def test_keys_are_fixed_and_of_a_language():
-    assert text_key("Human rights", "en") == text_key(" human  RIGHTS", "en") == 12637926640752408903 or text_key("Human rights", "en") < 2**64
+    assert text_key("Human rights", "en") == text_key(" human  RIGHTS", "en") == 6253447222170048977, "the same on every machine"
     assert text_key("die", "en") != text_key("die", "de")
 
 
@@ -36,7 +37,7 @@ def test_repeats_keep_the_first(values):
 @given(st.text(), st.text())
 def test_similarity_is_that_of_sets(first, second):
     def pieces(text):
-        data = " ".join(__import__("unicodedata").normalize("NFKC", text).casefold().split()).encode("utf-8", "surrogatepass")
+        data = fingerprint(text).encode("utf-8", "surrogatepass")
         return {data[place : place + 8] for place in range(len(data) - 7)}
 
     ours, theirs = pieces(first), pieces(second)
