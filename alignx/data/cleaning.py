@@ -48,7 +48,7 @@ def _of_sides(test: Callable, source: str, target: str, source_lang: str, target
     "A test of two texts as a test of a row."
     return test(source, target)
 
-# %% ../../nbs/data/03_cleaning.ipynb #849b565b
+# %% ../../nbs/data/03_cleaning.ipynb #af7e8bdd
 _COLUMNS = ("source", "target", "source_lang", "target_lang")
 _FACTS = Features({
     "found": Value("uint64"), "source_length": Value("int32"), "target_length": Value("int32"), "source_key": Value("uint64"), "target_key": Value("uint64"),
@@ -56,6 +56,11 @@ _FACTS = Features({
 })  # fmt: skip
 
 
+def _direction_seeds(directions: list[str]) -> np.ndarray:
+    "A number for each row's direction, [N, 1]: rows of different directions never meet."
+    return np.array([text_key(direction, "") for direction in directions], dtype=np.uint64).reshape(-1, 1)
+
+# %% ../../nbs/data/03_cleaning.ipynb #ec47c9c6
 class _Facts:
     "Batch of rows → batch of facts. Depends on nothing but the rows, so any batch size and number of processes gives the same."
 
@@ -97,12 +102,7 @@ class _Facts:
                     break
         return found
 
-
-def _direction_seeds(directions: list[str]) -> np.ndarray:
-    "A number for each row's direction, [N, 1]: rows of different directions never meet."
-    return np.array([text_key(direction, "") for direction in directions], dtype=np.uint64).reshape(-1, 1)
-
-# %% ../../nbs/data/03_cleaning.ipynb #c7b1acab
+# %% ../../nbs/data/03_cleaning.ipynb #c97586dd
 class _Verdict:
     "The filters over the facts of all rows."
 
@@ -139,22 +139,23 @@ class _Verdict:
             hits = alive & (self.found & np.uint64(1 << self.order.index(name)) > 0)
         return hits
 
-    def run(self, report: CleaningReport, noted: frozenset) -> np.ndarray:
-        "Fill the report; returns the indices of the rows that stay."
-        alive = np.ones(len(self.found), dtype=bool)
-        for name in self.order:
-            hits = self.hits(name, alive)
-            codes, counts = np.unique(self.direction[hits], return_counts=True)
-            examples = [self.rows[int(index)] for index in np.flatnonzero(hits)[:3]]
-            for code, count in zip(codes, counts):
-                report.add(name, self.directions[code], int(count), examples, name not in noted)
-                examples = []
-            if name not in noted:
-                alive &= ~hits
-        report.lengths = self.norms
-        return np.flatnonzero(alive)
+# %% ../../nbs/data/03_cleaning.ipynb #6709f553
+def _run(verdict: _Verdict, report: CleaningReport, noted: frozenset) -> np.ndarray:
+    "Fill the report; returns the indices of the rows that stay."
+    alive = np.ones(len(verdict.found), dtype=bool)
+    for name in verdict.order:
+        hits = verdict.hits(name, alive)
+        codes, counts = np.unique(verdict.direction[hits], return_counts=True)
+        examples = [verdict.rows[int(index)] for index in np.flatnonzero(hits)[:3]]
+        for code, count in zip(codes, counts):
+            report.add(name, verdict.directions[code], int(count), examples, name not in noted)
+            examples = []
+        if name not in noted:
+            alive &= ~hits
+    report.lengths = verdict.norms
+    return np.flatnonzero(alive)
 
-# %% ../../nbs/data/03_cleaning.ipynb #c11f444a
+# %% ../../nbs/data/03_cleaning.ipynb #60ab09cc
 def _order(filters: Iterable[str] | None, report_only: Iterable[str], tests: dict) -> tuple[tuple, frozenset]:
     "The names of the filters to run, and of those that drop nothing. Raises `UsageError` for a name that is none."
     known = (*REASONS, *(name for name in tests if name not in REASONS))
@@ -169,7 +170,7 @@ def _order(filters: Iterable[str] | None, report_only: Iterable[str], tests: dic
         raise UsageError(f"{len(order)} filters; at most 64 can be run at once, put several questions into one test")
     return order, frozenset(report_only)
 
-
+# %% ../../nbs/data/03_cleaning.ipynb #9ce158fe
 def clean_parallel(
     rows: Dataset,  # parallel rows, a `Dataset` or an `IterableDataset`
     exclude: Iterable[dict] | EvaluationIndex | None = None,  # evaluation rows that must not be trained on
@@ -199,6 +200,9 @@ def clean_parallel(
     clean = _clean_stream if isinstance(rows, IterableDataset) else _clean_all
     return clean(rows, order, noted, tests, index, limits, max_characters, num_proc, batch_size)
 
+# %% ../../nbs/data/03_cleaning.ipynb #546ab7a2
+_MIN_SHINGLES = 40  # of both sides, to be compared for near duplicates
+
 
 def _clean_all(rows, order, noted, tests, index, limits, max_characters, num_proc, batch_size):
     "`clean_parallel` for a `Dataset`."
@@ -211,12 +215,9 @@ def _clean_all(rows, order, noted, tests, index, limits, max_characters, num_pro
     options = {"batched": True, "batch_size": batch_size, "num_proc": num_proc, "features": _FACTS, "keep_in_memory": True, "load_from_cache_file": False}
     verdict = _Verdict(rows, rows.map(facts, remove_columns=rows.column_names, desc="Checking pairs", **options).data.table, order, limits)
     report.pairs.update(dict(zip(verdict.directions, np.bincount(verdict.direction).tolist())))
-    return rows.select(verdict.run(report, noted)), report
+    return rows.select(_run(verdict, report, noted)), report
 
-
-_MIN_SHINGLES = 40  # of both sides, to be compared for near duplicates
-
-# %% ../../nbs/data/03_cleaning.ipynb #18c3aa36
+# %% ../../nbs/data/03_cleaning.ipynb #e36498dc
 _SAMPLE = 10_000  # rows of a stream from which lengths and languages are learnt
 
 
@@ -236,7 +237,7 @@ def _clean_stream(rows, order, noted, tests, index, limits, max_characters, num_
         here = Dataset.from_dict({name: list(values) for name, values in batch.items()})
         part = CleaningReport(len(here), filters=order)
         verdict = _Verdict(here, pa.table(facts(here[:])), order, limits)
-        kept = verdict.run(part, noted)
+        kept = _run(verdict, part, noted)
         report.total += part.total
         report.lengths = limits["lengths"]
         report.pairs.update(dict(zip(verdict.directions, np.bincount(verdict.direction).tolist())))
