@@ -8,14 +8,15 @@ __all__ = ['resolve', 'load_tokenizer', 'load_model', 'test_rows', 'align_rows',
 # %% ../nbs/03_building.ipynb #eedcfbad
 from pathlib import Path
 
-from .data.cleaning import clean_parallel, report_table
+from .data.cleaning import clean_parallel
+from .data.cleaning_report import write_report
 from .data.encoding import encode_rows, encoding_report, keep_labels
 from .data.instructions import load_instructions, translation_instructions
 from .data.mixing import mix_directions
 from .data.parallel import load_parallel
 from .demo import demo_corpus, demo_instructions, demo_model
 from .errors import UsageError, unknown
-from .run_folder import Run, describe_source, write_folder, write_text
+from .run_folder import Run, describe_source, write_folder
 from .tune.replay import PLAIN_SENTENCE, replay_rows
 
 # %% ../nbs/03_building.ipynb #dc004850
@@ -128,13 +129,14 @@ def _build(run: Run) -> str:
         return f"{tuples:,} test tuples in {len(recipe.languages)} languages"
     tokenizer = load_tokenizer(recipe.model, recipe.trust_remote_code)
     given = load_parallel(resolve(data.parallel, demo_corpus()), recipe.languages, split=data.train_split)
-    rows, report = clean_parallel(given, exclude=test, max_characters=data.max_characters)
+    chain = {"exclude": test, "filters": data.filters, "report_only": data.report_only or ()}
+    rows, report = clean_parallel(given, max_characters=data.max_characters, **chain)
     pairs = mix_directions(rows, data.from_pivot, data.to_pivot, data.between, data.mixing_temperature, data.pairs, recipe.pivot, recipe.seed)
-    replayed = clean_parallel(given, exclude=test)[0] if data.replay or data.tune_replay else rows
+    replayed = clean_parallel(given, **chain)[0] if data.replay or data.tune_replay else rows
     encoded = {"align": align_rows(recipe, replayed, pairs, tokenizer), "tune": tune_rows(recipe, replayed, pairs, tokenizer)}
     for stage, made in encoded.items():
         write_folder(folder / stage, made.save_to_disk)
-    write_text(folder / "cleaning.json", report_table(report).reset_index().to_json(orient="records", force_ascii=False, indent=1))
+    write_report(report, folder / "cleaning.json")
     tokens = int(encoding_report(encoded["align"])["tokens"])
     return f"{len(encoded['align']):,} rows for stage 1 ({tokens:,} tokens), {len(encoded['tune']):,} for stage 2, {tuples:,} test tuples"
 

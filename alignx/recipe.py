@@ -32,6 +32,8 @@ class DataRecipe:
     template: str = "alpaca"  # how an instruction is written: "alpaca", "plain", or text with {instruction}, {input}, {output}
     wordings: list | None = None  # how a translation is asked for, with {source} and {target}; None: in the package's own ways
     max_characters: int = 1000  # longer sentences are not trained on
+    filters: list | None = None  # of cleaning, by name and in order; None: all of them
+    report_only: list | None = None  # filters that count what they find and drop nothing
     max_length: int = 512  # tokens; longer rows are cut
     pairs: int | None = None  # sentence pairs for stage 1, after mixing; None: all
     lm_share: float = 1.0  # of stage 1's pairs that carry the language-model loss; the others are only contrasted

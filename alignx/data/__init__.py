@@ -14,7 +14,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "languages": ["DEFAULT_LANGUAGES", "normalize_language", "language_name", "language_script", "script_name", "language_id"],
         "parallel": ["load_parallel"],
-        "cleaning": ["clean_parallel", "report_table"],
+        "cleaning": ["STREAM_FILTERS", "clean_parallel"],
+        "cleaning_report": ["plot_report", "read_report", "report_table", "write_report"],
+        "duplicates": ["EvaluationIndex"],
         "mixing": ["mix_directions"],
         "instructions": ["TEMPLATES", "Template", "load_instructions", "mirror_row", "render", "translation_instructions"],
         "encoding": ["AlignmentCollator", "encode_rows", "encoding_report", "keep_labels"],
