@@ -57,7 +57,7 @@ class Problems:
         else:
             self.unlisted += rows
 
-# %% ../../nbs/data/02a_broken.ipynb #721dd763
+# %% ../../nbs/data/02a_broken.ipynb #3354c4e3
 def finish(
     problems: Problems,  # of a source that was read to its end
     kept: int,  # rows that could be read
@@ -67,7 +67,7 @@ def finish(
     if problems.unlisted:
         problems.skipped.append(SkippedRow(str(problems.source), "more broken rows, not listed", problems.unlisted))
     if problems.rows:
-        first = f"{problems.first.where}: {problems.first.problem}"
+        first = f"{problems.first.where}: {problems.first.problem}".removeprefix(str(problems.source)).lstrip(",: ")
         if not kept:
             raise InputError(f"{problems.source}: none of its {problems.rows:,} rows can be read; the first is {first}")
         log.warning("%s: left out %s broken rows, kept %s; the first is %s", problems.source, f"{problems.rows:,}", f"{kept:,}", first)

@@ -72,7 +72,7 @@ def _dataset_parts(data, name: str, split: str | None = None, languages: tuple =
         for place in [name if whole else f"{name}, split {key!r}"]
     ]
 
-# %% ../../nbs/data/02f_sources.ipynb #033f84e6
+# %% ../../nbs/data/02f_sources.ipynb #147d6c2a
 def _aligned_part(files: dict[str, Path], key: str, root: Path, languages: tuple | None) -> Part:
     "The wanted ones among files that translate each other."
     path = next(iter(files.values()))
@@ -81,18 +81,18 @@ def _aligned_part(files: dict[str, Path], key: str, root: Path, languages: tuple
     return Part(str(path.parent / key), label, partial(read_aligned, wanted), named_split((path.parent / key.replace("*", "")).relative_to(root)))
 
 
-def _aligned(paths: Iterable[Path]) -> dict[str, dict[str, Path]]:
-    "Files that translate each other: name with a star → language → file."
+def _aligned(paths: Iterable[Path], languages: tuple | None) -> dict[str, dict[str, Path]]:
+    "Files that translate each other: name with a star → language → file. FLORES has a language twice, as `aka` and `twi`."
     groups = defaultdict(dict)
     for path in paths:
         if not reader_by_name(path) and (found := language_key(path.name)):
             key, language = found
-            if language in groups[key]:
-                raise InputError(f"{path}: a second file in language {language!r} beside {groups[key][language].name}; remove one of them")
+            if language in groups[key] and (not languages or language in languages):
+                raise InputError(f"{path}: a second file in language {language!r} beside {groups[key][language].name}; remove one, or name the languages that you want")
             groups[key][language] = path
     return {key: files for key, files in groups.items() if len(files) > 1}
 
-# %% ../../nbs/data/02f_sources.ipynb #a7bf6418
+# %% ../../nbs/data/02f_sources.ipynb #629ef24f
 def _wanted(found: tuple[str, ...], languages: tuple | None) -> bool:
     "Whether something that is named after `found` is to be read."
     return not languages or set(found) <= set(languages)
@@ -111,7 +111,7 @@ def _folder(root: Path, folder: Path, languages: tuple | None, offered: set) -> 
         elif read and _wanted(found, languages):
             relative = path.relative_to(root)
             yield Part(str(path), str(relative), partial(read, path), named_split(relative), found)
-    for key, files in _aligned(path for path in entries if path.is_file()).items():
+    for key, files in _aligned((path for path in entries if path.is_file()), languages).items():
         offered.update(files)
         part = _aligned_part(files, key, root, languages)
         if len(part.read.args[0]) > 1:
@@ -146,25 +146,26 @@ def _hub(name: str, config: str, languages: tuple | None, split: str | None, str
         parts += _dataset_parts(data, place, split, named[key])
     return Source(name, parts, frozenset(chain.from_iterable(named.values())))
 
-# %% ../../nbs/data/02f_sources.ipynb #c19c0597
+# %% ../../nbs/data/02f_sources.ipynb #9bc2af99
 def _has_card(folder: Path) -> bool:
     "Whether a folder has a dataset card that lists configurations."
     card = folder / "README.md"
-    return card.is_file() and re.match(r"---\n(?:.*\n)*?configs:", card.read_text("utf-8", errors="replace")) is not None
+    start, *rest = card.read_text("utf-8", errors="replace").split("---", 2) if card.is_file() else [""]
+    return not start.strip() and bool(rest) and "\nconfigs:" in rest[0]
 
-# %% ../../nbs/data/02f_sources.ipynb #5e9a5ba2
+# %% ../../nbs/data/02f_sources.ipynb #746a5f03
 def _file(path: Path, languages: tuple | None) -> Source:
     "The source of one file, or of the files that translate each other of which it is one."
     read = reader_by_name(path)
     if not read and (found := language_key(path.name)):
-        group = _aligned(path.parent.iterdir()).get(found[0], {})
+        group = _aligned(sorted(path.parent.iterdir()), languages).get(found[0], {})
         if group:
             return Source(str(path), [_aligned_part(group, found[0], path.parent, languages)], frozenset(group))
     if not (read := read or reader_by_content(path)):
         raise UsageError(f"{path}: not a kind of file that can be read; use {', '.join(READERS)} (all but .parquet also with .gz), or files like corpus.en and corpus.de")
     return Source(str(path), [Part(str(path), path.name, partial(read, path), named_split(Path(path.name)), named_languages(path.name))])
 
-
+# %% ../../nbs/data/02f_sources.ipynb #35bceea0
 def open_source(
     source,  # a file, a folder, the common name of files, a dataset, or the name of one on the Hub
     languages: tuple | None = None,  # normal codes of the languages that are wanted; None for all
@@ -186,7 +187,7 @@ def open_source(
         return _file(path, languages)
     if path.is_dir() or Path(name).is_dir() and _has_card(Path(name)):
         return _hub(name, config, languages, split, streaming)
-    siblings = _aligned(path.parent.glob(f"{escape(path.name)}.*")) if path.parent.is_dir() else {}
+    siblings = _aligned(sorted(path.parent.glob(f"{escape(path.name)}.*")), languages) if path.parent.is_dir() else {}
     if siblings:
         key, files = next(iter(siblings.items()))
         return Source(str(path), [_aligned_part(files, key, path.parent, languages)], frozenset(files))
@@ -194,7 +195,7 @@ def open_source(
         return _hub(name, config, languages, split, streaming)
     raise UsageError(f"{path}: no such file or folder, and not the name of a dataset on the Hub")
 
-# %% ../../nbs/data/02f_sources.ipynb #b15b8c97
+# %% ../../nbs/data/02f_sources.ipynb #3c56ea62
 def read_records(
     source: Source,  # of `open_source`
     split: str | None,  # keep the records of one split
@@ -217,12 +218,12 @@ def read_records(
                 break
             if place is None:
                 break
-            found = record.get("split") or part.split
+            found = str(record["split"]) if record.get("split") else part.split
             splits.add(found)
             if split and not same_split(found, split):
                 continue
-            if record.get("id") in (None, ""):
-                record["id"] = prefix + place.rpartition(" ")[2]
+            identity = record.get("id")
+            record["id"] = prefix + place.rpartition(" ")[2] if identity is None or identity == "" else str(identity)
             yield f"{part.name}, {place}", record, part.languages
     if split and not any(same_split(found, split) for found in splits) and not (problems.rows and splits <= {None}):
         known = sorted({str(found) for found in splits - {None}})
