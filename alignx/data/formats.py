@@ -23,7 +23,7 @@ from .lines import LONGEST_LINE, byte_lines, decode_line, open_bytes, text_lines
 from .tmx import read_tmx
 from ..errors import InputError
 
-# %% ../../nbs/data/02d_formats.ipynb #228903c0
+# %% ../../nbs/data/02d_formats.ipynb #0219e07a
 def _object(record, where: str) -> dict:
     "`record` if it is an object."
     if not isinstance(record, dict):
@@ -41,7 +41,7 @@ def _json_lines(path: Path, problems: Problems) -> Iterator[tuple[str, dict]]:
                     record = _object(record, f"{path}, row {number}")
             except (ValueError, RecursionError) as error:
                 where = f"{path}, row {number}"
-                reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                reason = f"{error.msg.removesuffix(' at')} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
                 problems.add(where, error if isinstance(error, InputError) else InputError(f"{where}: not JSON ({reason}); write one object per line"))
             else:
                 yield f"row {number}", record
@@ -85,8 +85,9 @@ def _json(path: Path, problems: Problems) -> Iterator[tuple[str, dict]]:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     yield from (_json_array if start == b"[" else _json_lines)(path, problems)
 
-# %% ../../nbs/data/02d_formats.ipynb #ef960252
-FIELDS = frozenset("id domain split source target source_lang target_lang lang language instruction input output prompt completion response question answer".split())
+# %% ../../nbs/data/02d_formats.ipynb #20c496cf
+FIELDS = frozenset("id domain split text translation source target source_lang target_lang lang language messages instruction input output "
+                   "context response prompt completion inputs targets question answer".split())
 
 
 def _is_name(cell: str) -> bool:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Part', 'Source', 'open_source', 'read_records', 'check_languages', 'records']
 
-# %% ../../nbs/data/02f_sources.ipynb #4bc318e7
+# %% ../../nbs/data/02f_sources.ipynb #be72b75a
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 import datasets
+import yaml
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
 
 from .broken import Problems
@@ -43,7 +44,7 @@ class Source:
     parts: list[Part] = field(default_factory=list)
     offered: frozenset = frozenset()  # languages that its names speak of, wanted or not
 
-# %% ../../nbs/data/02f_sources.ipynb #4a46e8dc
+# %% ../../nbs/data/02f_sources.ipynb #449ee1fa
 def _dataset_records(problems: Problems, data: Dataset | IterableDataset, name: str) -> Iterator[tuple[str, dict]]:
     "The rows of a dataset."
     number = -1
@@ -54,7 +55,7 @@ def _dataset_records(problems: Problems, data: Dataset | IterableDataset, name: 
     except InputError:  # of a stream that was made here
         raise
     except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"{name}, after row {number}: cannot be read ({_reason(error)}); fetch it again") from error
+        raise InputError(f"{name}, from row {number + 1} on: cannot be read ({_reason(error)}); fetch it again") from error
 
 
 def _reason(error: Exception) -> str:
@@ -62,15 +63,15 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _dataset_parts(data, name: str, split: str | None = None, languages: tuple = ()) -> list[Part]:
+def _dataset_parts(data, name: str, label: str = "", split: str | None = None, languages: tuple = ()) -> list[Part]:
     "A dataset as one part, a dictionary of splits as one for each."
-    whole = not isinstance(data, (DatasetDict, IterableDatasetDict))
-    named = {split: data} if whole else data
-    return [
-        Part(place, place, partial(_dataset_records, data=rows, name=place), key, languages)
-        for key, rows in named.items()
-        for place in [name if whole else f"{name}, split {key!r}"]
-    ]
+    if not isinstance(data, (DatasetDict, IterableDatasetDict)):
+        return [Part(name, label, partial(_dataset_records, data=data, name=name), split, languages)]
+    parts = []
+    for key, rows in data.items():
+        place = f"{name}, split {key!r}"
+        parts.append(Part(place, f"{label}/{key}".lstrip("/"), partial(_dataset_records, data=rows, name=place), key, languages))
+    return parts
 
 # %% ../../nbs/data/02f_sources.ipynb #147d6c2a
 def _aligned_part(files: dict[str, Path], key: str, root: Path, languages: tuple | None) -> Part:
@@ -92,7 +93,7 @@ def _aligned(paths: Iterable[Path], languages: tuple | None) -> dict[str, dict[s
             groups[key][language] = path
     return {key: files for key, files in groups.items() if len(files) > 1}
 
-# %% ../../nbs/data/02f_sources.ipynb #629ef24f
+# %% ../../nbs/data/02f_sources.ipynb #62d1b02d
 def _wanted(found: tuple[str, ...], languages: tuple | None) -> bool:
     "Whether something that is named after `found` is to be read."
     return not languages or set(found) <= set(languages)
@@ -107,7 +108,7 @@ def _folder(root: Path, folder: Path, languages: tuple | None, offered: set) -> 
         if read or path.is_dir():
             offered.update(found)
         if path.is_dir() and not path.is_symlink() and _wanted(found, languages):
-            yield from _saved(path) or _folder(root, path, languages, offered)
+            yield from _saved(path, str(path.relative_to(root))) or _folder(root, path, languages, offered)
         elif read and _wanted(found, languages):
             relative = path.relative_to(root)
             yield Part(str(path), str(relative), partial(read, path), named_split(relative), found)
@@ -118,19 +119,20 @@ def _folder(root: Path, folder: Path, languages: tuple | None, offered: set) -> 
             yield part
 
 
-def _saved(folder: Path) -> list[Part]:
+def _saved(folder: Path, label: str = "") -> list[Part]:
     "The parts of a dataset that `save_to_disk` wrote, or none."
     if any((folder / marker).exists() for marker in ("dataset_info.json", "dataset_dict.json")):
-        return _dataset_parts(load_from_disk(str(folder)), str(folder))
+        return _dataset_parts(load_from_disk(str(folder)), str(folder), label)
     return []
 
-# %% ../../nbs/data/02f_sources.ipynb #5a63aafb
+# %% ../../nbs/data/02f_sources.ipynb #a7c8f29a
 def _hub(name: str, config: str, languages: tuple | None, split: str | None, streaming: bool) -> Source:
     "The configurations of a dataset, on the Hub or in a folder with a dataset card, that join wanted languages."
     try:
         configs = datasets.get_dataset_config_names(name)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UsageError(f"{name}: no file or folder here, and not to be had from the Hub ({_reason(error)}); check the name") from error
+    except (OSError, ValueError, datasets.exceptions.DatasetsError, yaml.YAMLError) as error:
+        hint = "its card README.md cannot be used" if Path(name).is_dir() else "no file or folder here, and not to be had from the Hub"
+        raise UsageError(f"{name}: {hint} ({_reason(error)}); check it") from error
     named = {candidate: named_languages(candidate) for candidate in configs}
     wanted = [config] if config else configs if len(configs) == 1 else [key for key, codes in named.items() if codes and languages and _wanted(codes, languages)]
     if not wanted or config and config not in configs:
@@ -143,7 +145,7 @@ def _hub(name: str, config: str, languages: tuple | None, split: str | None, str
             data = load_dataset(name, key, split=split, streaming=streaming or Path(name).is_dir())
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise UsageError(f"{place}{f', split {split!r}' if split else ''}: cannot be loaded ({_reason(error)}); check the name and the split") from error
-        parts += _dataset_parts(data, place, split, named[key])
+        parts += _dataset_parts(data, place, key, split, named[key])
     return Source(name, parts, frozenset(chain.from_iterable(named.values())))
 
 # %% ../../nbs/data/02f_sources.ipynb #9bc2af99
@@ -153,19 +155,20 @@ def _has_card(folder: Path) -> bool:
     start, *rest = card.read_text("utf-8", errors="replace").split("---", 2) if card.is_file() else [""]
     return not start.strip() and bool(rest) and "\nconfigs:" in rest[0]
 
-# %% ../../nbs/data/02f_sources.ipynb #746a5f03
+# %% ../../nbs/data/02f_sources.ipynb #0b15f93a
 def _file(path: Path, languages: tuple | None) -> Source:
     "The source of one file, or of the files that translate each other of which it is one."
     read = reader_by_name(path)
-    if not read and (found := language_key(path.name)):
-        group = _aligned(sorted(path.parent.iterdir()), languages).get(found[0], {})
-        if group:
-            return Source(str(path), [_aligned_part(group, found[0], path.parent, languages)], frozenset(group))
-    if not (read := read or reader_by_content(path)):
+    key = None if read else language_key(path.name)
+    if key and (group := _aligned(sorted(path.parent.iterdir()), languages).get(key[0])):
+        return Source(str(path), [_aligned_part(group, key[0], path.parent, languages)], frozenset(group))
+    if not (read := read or reader_by_content(path)) and key:
+        raise UsageError(f"{path}: there is no {path.parent / key[0]} in another language beside it; add it")
+    if not read:
         raise UsageError(f"{path}: not a kind of file that can be read; use {', '.join(READERS)} (all but .parquet also with .gz), or files like corpus.en and corpus.de")
     return Source(str(path), [Part(str(path), path.name, partial(read, path), named_split(Path(path.name)), named_languages(path.name))])
 
-# %% ../../nbs/data/02f_sources.ipynb #35bceea0
+# %% ../../nbs/data/02f_sources.ipynb #92ee8f02
 def open_source(
     source,  # a file, a folder, the common name of files, a dataset, or the name of one on the Hub
     languages: tuple | None = None,  # normal codes of the languages that are wanted; None for all
@@ -175,6 +178,8 @@ def open_source(
     "What there is to read. Raises `UsageError` where there is nothing of that name, or nothing readable in it."
     if isinstance(source, (Dataset, IterableDataset, DatasetDict, IterableDatasetDict)):
         return Source("dataset", _dataset_parts(source, "dataset"))
+    if not isinstance(source, (str, Path)) or not str(source).strip():
+        raise UsageError(f"source {source!r}: give a file, a folder, a dataset, or the name of one on the Hub")
     path, (name, _, config) = Path(source), str(source).rpartition(":") if ":" in str(source) else (str(source), "", "")
     if path.is_dir() and not _has_card(path):
         offered = set()
