@@ -14,10 +14,12 @@ from datasets import Dataset, IterableDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignx.data import SkippedRow, load_parallel
+from alignx.data import SkippedRow, find_language, load_parallel
 from alignx.data.broken import LISTED, Problems
 from alignx.data.formats import _json_array, reader_by_name
 from alignx.data.lines import LONGEST_LINE
+from alignx.data.naming import named_languages
+from alignx.data.sources import source_files
 from alignx.data.tmx import read_tmx
 from alignx.errors import InputError, UsageError
 
@@ -277,6 +279,9 @@ def test_nulls_and_empty_cells(tmp_path):
 def test_unknown_languages(tmp_path):
     rows = [{"source": "a", "target": "b", **LANGS}, {"source": "a", "target": "b", **LANGS, "target_lang": "und"}, {"source": "a", "target": "b", **LANGS, "target_lang": "x" * 10_000}]
     path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="row 2, field 'target_lang': unknown language 'und'") as caught:
+        load_parallel(path)
+    assert not isinstance(caught.value, UsageError), "the data are wrong, not the request"
     skipped = []
     assert len(load_parallel(path, on_error="skip", skipped=skipped)) == 1
     assert [row.problem.startswith("field 'target_lang': unknown language") and len(row.problem) < 600 for row in skipped] == [True, True]
@@ -434,3 +439,19 @@ def test_rows_do_not_pile_up_as_python_objects(tmp_path, monkeypatch):
 
 def test_every_ending_has_a_reader():
     assert all(reader_by_name(Path(name)) for name in FORMATS) and reader_by_name(Path("a.docx")) is None
+
+
+@pytest.mark.parametrize("name, expected", {"af-en": ("af", "en"), "en-fr": ("en", "fr"), "en-sh": ("en", "sr-Latn"), "ar-zh": ("ar", "zh"), "eng-deu": ("en", "de"), "ace_Latn-zho_Hant": ("ace-Latn", "zh-Hant"),
+                                            "de_en": ("de", "en"), "train.en-de.tsv.gz": ("en", "de"), "zh_CN": ("zh",), "pt-PT": ("pt-PT",), "sr-Latn": ("sr-Latn",), "EN.txt": ("en",), "Swahili": ("sw",),
+                                            "dev": (), "data": (), "train-00000-of-00001": (), "corpus.raw.txt": (), "src-tgt.tsv": (), "README.md": (), "test.tok": ()}.items())
+def test_languages_in_names(name, expected):
+    assert tuple(map(find_language, named_languages(name))) == tuple(map(find_language, expected))
+
+
+def test_files_of_a_source(tmp_path):
+    write_moses(tmp_path, "a.en-de", en=["x"], de=["y"])
+    write_moses(tmp_path, "b", en=["x"], de=["y"])
+    write(tmp_path / "c.jsonl", "")
+    names = {source: [file.name for file in source_files(f"{tmp_path}{source}")] for source in ("", ":en-de", "/b", "/b.de", "/a.en-de.en", "/c.jsonl", "/none")}
+    assert names[""] == names[":en-de"] == ["a.en-de.de", "a.en-de.en", "b.de", "b.en", "c.jsonl"]
+    assert (names["/b"], names["/b.de"], names["/a.en-de.en"], names["/c.jsonl"], names["/none"]) == (["b.de", "b.en"], ["b.de", "b.en"], ["a.en-de.de", "a.en-de.en"], ["c.jsonl"], [])
