@@ -98,6 +98,7 @@ def test_hub_configurations(tmp_path, card):
         rows = list(load_parallel(folder, ["en", "de", "fr"], split="train", streaming=streaming))
         assert sorted({(row["source_lang"], row["target_lang"]) for row in rows}) == [("de", "fr"), ("en", "de"), ("en", "fr")]
         assert any(row["id"].startswith("de-fr") for row in rows) and len(rows) == len({row["id"] for row in rows}) == 9, "the third rows of two configurations do not mean the same"
+    assert len(load_parallel(folder)) == 12
     with pytest.raises(UsageError, match="unknown language 'sw'" if not card else "unknown configuration"):
         load_parallel(folder, ["en", "sw"])
     with pytest.raises(UsageError, match="dev"):

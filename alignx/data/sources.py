@@ -134,7 +134,8 @@ def _hub(name: str, config: str, languages: tuple | None, split: str | None, str
         hint = "its card README.md cannot be used" if Path(name).is_dir() else "no file or folder here, and not to be had from the Hub"
         raise UsageError(f"{name}: {hint} ({_reason(error)}); check it") from error
     named = {candidate: named_languages(candidate) for candidate in configs}
-    wanted = [config] if config else configs if len(configs) == 1 else [key for key, codes in named.items() if codes and languages and _wanted(codes, languages)]
+    everything = len(configs) == 1 or not languages and Path(name).is_dir()
+    wanted = [config] if config else configs if everything else [key for key, codes in named.items() if codes and languages and _wanted(codes, languages)]
     if not wanted or config and config not in configs:
         choices = [f"{name}:{candidate}" for candidate in configs]
         raise unknown("configuration", f"{name}:{config or '?'}", choices, where="languages given: " + ", ".join(languages or ("none",)))
