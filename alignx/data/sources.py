@@ -218,28 +218,27 @@ def source_files(
     return sorted(file for file in group if file.is_file() and (not key or (language_key(file.name) or [None])[0] == key[0]))
 
 # %% ../../nbs/data/02f_sources.ipynb #3c56ea62
+def _part_records(part: Part, problems: Problems) -> Iterator[tuple[str, dict]]:
+    "The records of a part, up to where it breaks off."
+    try:
+        yield from part.read(problems)
+    except InputError as error:
+        problems.add(part.name, error)
+
+
 def read_records(
     source: Source,  # of `open_source`
     split: str | None,  # keep the records of one split
     problems: Problems,  # where broken rows and parts are reported
 ) -> Iterator[tuple[str, dict, tuple[str, ...]]]:  # (where it was found, the record, the languages that its part's name gives)
     "Every record of a source, whatever its fields."
-    splits, says_split = set(), True
+    splits = set()
     for part in source.parts:
-        says_split = says_split and part.split is None
         splits.add(part.split)
         prefix = f"{part.label}:" if len(source.parts) > 1 else ""
         if split and part.split and not same_split(part.split, split):
             continue
-        records = part.read(problems)
-        while True:
-            try:
-                place, record = next(records, (None, None))
-            except InputError as error:
-                problems.add(part.name, error)
-                break
-            if place is None:
-                break
+        for place, record in _part_records(part, problems):
             found = str(record["split"]) if record.get("split") else part.split
             splits.add(found)
             if split and not same_split(found, split):
