@@ -5,7 +5,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from alignx.data import load_parallel
-from alignx.data.parallel import records
+from alignx.data.sources import records
 from alignx.demo import demo_corpus
 from alignx.errors import InputError, UsageError
 
@@ -72,25 +72,48 @@ def test_parquet_folders_and_saved_datasets(tmp_path):
     DatasetDict(train=data, test=data.select([0])).save_to_disk(tmp_path / "splits")
     assert len(load_parallel(tmp_path / "saved")) == 2
     assert (len(load_parallel(tmp_path / "splits")), len(load_parallel(tmp_path / "splits", split="test"))) == (3, 1)
+    assert load_parallel(tmp_path / "splits")["id"][:] == ["train:0", "train:1", "test:0"]
     with pytest.raises(UsageError, match="unknown split 'dev'"):
         load_parallel(tmp_path / "splits", split="dev")
 
 
-def test_hub_configurations(monkeypatch):
-    asked = []
-
-    def load(name, config, split=None):
-        asked.append((name, config, split))
+def hub_folder(folder, *configs, split="train"):
+    "A folder in the layout of OPUS-100: a dataset card, and a folder with Parquet files per language pair."
+    card = ["---", "configs:"]
+    for config in configs:
+        card += [f"- config_name: {config}", "  data_files:", f"  - split: {split}", f"    path: {config}/{split}-*"]
         source, target = config.split("-")
-        return Dataset.from_list([{"translation": {source: "x", target: "y"}}])
+        rows = [{"translation": {source: f"{source} {number}", target: f"{target} {number}"}} for number in range(3)]
+        Dataset.from_list(rows).to_parquet(folder / config / f"{split}-00000-of-00001.parquet")
+    (folder / "README.md").write_text("\n".join([*card, "---", "# A corpus"]))
+    return folder
 
-    monkeypatch.setattr("alignx.data.parallel.get_dataset_config_names", lambda name: ["de-en", "en-fr", "af-en", "de-fr"])
-    monkeypatch.setattr("alignx.data.parallel.load_dataset", load)
-    assert directions(load_parallel("org/opus", ["en", "de", "fr"], split="train")) == [("en", "de"), ("en", "fr"), ("de", "fr")]
-    assert asked == [("org/opus", config, "train") for config in ("de-en", "en-fr", "de-fr")]
-    assert directions(load_parallel("org/opus:af-en")) == [("en", "af")]
-    with pytest.raises(UsageError, match="org/opus"):
-        load_parallel("org/opus", ["en", "sw"])
+
+@pytest.mark.parametrize("card", [True, False])
+def test_hub_configurations(tmp_path, card):
+    folder = hub_folder(tmp_path, "de-en", "en-fr", "af-en", "de-fr")
+    if not card:
+        (folder / "README.md").unlink()
+    for streaming in (False, True):
+        rows = list(load_parallel(folder, ["en", "de", "fr"], split="train", streaming=streaming))
+        assert sorted({(row["source_lang"], row["target_lang"]) for row in rows}) == [("de", "fr"), ("en", "de"), ("en", "fr")]
+        assert any(row["id"].startswith("de-fr") for row in rows) and len(rows) == len({row["id"] for row in rows}) == 9, "the third rows of two configurations do not mean the same"
+    assert len(load_parallel(folder)) == 12
+    with pytest.raises(UsageError, match="unknown language 'sw'" if not card else "unknown configuration"):
+        load_parallel(folder, ["en", "sw"])
+    with pytest.raises(UsageError, match="dev"):
+        load_parallel(folder, ["en", "de"], split="dev")
+
+
+def test_one_hub_configuration(tmp_path, monkeypatch):
+    hub_folder(tmp_path / "corpora" / "opus", "de-en", "af-en")
+    assert directions(load_parallel(f"{tmp_path}/corpora/opus:af-en")) == [("en", "af")] * 3
+    monkeypatch.chdir(tmp_path)
+    assert directions(load_parallel("corpora/opus:de-en", split="train")) == [("en", "de")] * 3
+    with pytest.raises(UsageError, match="did you mean 'corpora/opus:de-en'"):
+        load_parallel("corpora/opus:de-eng")
+    with pytest.raises(UsageError, match="no file or folder here, and not to be had from the Hub"):
+        load_parallel("nobody/no-such-corpus")
 
 
 @pytest.mark.parametrize("line, message", {
@@ -124,8 +147,6 @@ def test_broken_files_are_named(tmp_path):
         load_parallel(write(tmp_path / "q.csv", "en,de", 'a,"b'))
 
 
-
-
 def test_sources_that_are_not_there(tmp_path):
     for source in (tmp_path / "none.jsonl", "none.csv", "no such thing", "data/none.jsonl"):
         with pytest.raises(UsageError, match="no such file"):
@@ -139,3 +160,15 @@ def test_sources_that_are_not_there(tmp_path):
 def test_demo_splits_do_not_share_meanings():
     ids = [set(load_parallel(demo_corpus(), ["en", "sw"], split=split)["id"]) for split in ("train", "validation", "test")]
     assert all(ids) and not ids[0] & ids[1] and not ids[0] & ids[2] and not ids[1] & ids[2]
+
+
+def test_sources_that_are_no_sources(tmp_path):
+    for source in ("", " ", None, 3):
+        with pytest.raises(UsageError, match="give a file, a folder, a dataset, or the name"):
+            load_parallel(source)
+    (tmp_path / "only.en").write_text("alone\n")
+    with pytest.raises(UsageError, match=r"only.en: there is no .*only.\* in another language beside it"):
+        load_parallel(tmp_path / "only.en")
+    (tmp_path / "README.md").write_text("---\nconfigs: [[[\n---\n")
+    with pytest.raises(UsageError, match="its card README.md cannot be used"):
+        load_parallel(tmp_path)
