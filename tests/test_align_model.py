@@ -116,6 +116,26 @@ def test_a_group_without_rows_teaches_nothing():
         assert (part["labels"] == -100).all() and not part["spans"].any() and part["source_lang"].tolist() == part["target_lang"].tolist() == [-1]
 
 
+def test_distillation_holds_plain_rows_to_the_model_before_training_and_saves_none_of_it(tmp_path):
+    batch = collate([*rows(3), bare(5, seed=7)])
+    plain, held = model(pooling="alone"), model(pooling="alone", distillation=1.0)
+    assert set(held.state_dict()) == set(plain.state_dict())
+    assert held(**batch).contrastive_loss == plain(**batch).contrastive_loss
+    only = {name: value[3:] for name, value in batch.items()}
+    held(**only).lm_loss.backward()
+    assert all(p.grad is None or p.grad.abs().max() < 1e-6 for p in held.lm.parameters()), "nothing has changed yet"
+    with torch.no_grad():
+        for weight in held.lm.parameters():
+            weight.mul_(1.1)
+    held.zero_grad()
+    held(**only).lm_loss.backward()
+    assert any(p.grad.abs().max() > 1e-4 for p in held.lm.parameters())
+    save_alignment(held, tmp_path)
+    assert load_alignment(tmp_path).alignment.distillation == 1.0
+    with pytest.raises(UsageError, match="distillation"):
+        AlignmentConfig(distillation=1.5)
+
+
 def test_a_batch_without_labels_still_gives_every_parameter_a_gradient():
     aligned, batch = model(pooling="alone"), collate(rows(4))
     output = aligned(**{**batch, "labels": torch.full_like(batch["labels"], -100)})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from align_batches import collate, row, tiny
+from align_batches import bare, collate, row, tiny
 from alignx.errors import InputError, UsageError
 from alignx.tune.trainer import InstructionTrainer, TuneArguments, check_completions
 from transformers import AutoModelForCausalLM
@@ -86,3 +86,21 @@ def test_the_base_share_is_mixed_in_when_training_has_ended(tmp_path):
     assert any(not torch.allclose(a, b) for a, b in zip(plain.model.parameters(), mixed.model.parameters()))
     with pytest.raises(UsageError, match="base_model"):
         trainer(tmp_path / "without", base_share=0.25)
+
+
+def test_distillation_changes_what_plain_rows_teach(tmp_path):
+    replay = [*DATA[:4], *(bare(4, seed=i) for i in range(4))]
+    text, held = trainer(tmp_path / "text", replay), trainer(tmp_path / "held", replay, base=tiny(), distillation=1.0)
+    text.train(), held.train()
+    sentence = collate([bare(4, seed=0)])
+
+    def drift(model):
+        with torch.no_grad():
+            now, then = (each.eval()(sentence["input_ids"]).logits.log_softmax(-1) for each in (model, tiny()))
+        return torch.nn.functional.kl_div(now, then, log_target=True, reduction="sum")
+
+    assert drift(held.model) < drift(text.model)
+    with pytest.raises(UsageError, match="base_model"):
+        trainer(tmp_path / "without", distillation=0.5)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        trainer(tmp_path / "much", base=tiny(), distillation=1.5)
