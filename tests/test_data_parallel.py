@@ -5,7 +5,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from alignx.data import load_parallel
-from alignx.data.parallel import records
+from alignx.data.sources import records
 from alignx.demo import demo_corpus
 from alignx.errors import InputError, UsageError
 
@@ -76,21 +76,42 @@ def test_parquet_folders_and_saved_datasets(tmp_path):
         load_parallel(tmp_path / "splits", split="dev")
 
 
-def test_hub_configurations(monkeypatch):
-    asked = []
-
-    def load(name, config, split=None):
-        asked.append((name, config, split))
+def hub_folder(folder, *configs, split="train"):
+    "A folder in the layout of OPUS-100: a dataset card, and a folder with Parquet files per language pair."
+    card = ["---", "configs:"]
+    for config in configs:
+        card += [f"- config_name: {config}", "  data_files:", f"  - split: {split}", f"    path: {config}/{split}-*"]
         source, target = config.split("-")
-        return Dataset.from_list([{"translation": {source: "x", target: "y"}}])
+        rows = [{"translation": {source: f"{source} {number}", target: f"{target} {number}"}} for number in range(3)]
+        Dataset.from_list(rows).to_parquet(folder / config / f"{split}-00000-of-00001.parquet")
+    (folder / "README.md").write_text("\n".join([*card, "---", "# A corpus"]))
+    return folder
 
-    monkeypatch.setattr("alignx.data.parallel.get_dataset_config_names", lambda name: ["de-en", "en-fr", "af-en", "de-fr"])
-    monkeypatch.setattr("alignx.data.parallel.load_dataset", load)
-    assert directions(load_parallel("org/opus", ["en", "de", "fr"], split="train")) == [("en", "de"), ("en", "fr"), ("de", "fr")]
-    assert asked == [("org/opus", config, "train") for config in ("de-en", "en-fr", "de-fr")]
-    assert directions(load_parallel("org/opus:af-en")) == [("en", "af")]
-    with pytest.raises(UsageError, match="org/opus"):
-        load_parallel("org/opus", ["en", "sw"])
+
+@pytest.mark.parametrize("card", [True, False])
+def test_hub_configurations(tmp_path, card):
+    folder = hub_folder(tmp_path, "de-en", "en-fr", "af-en", "de-fr")
+    if not card:
+        (folder / "README.md").unlink()
+    for streaming in (False, True):
+        rows = list(load_parallel(folder, ["en", "de", "fr"], split="train", streaming=streaming))
+        assert sorted({(row["source_lang"], row["target_lang"]) for row in rows}) == [("de", "fr"), ("en", "de"), ("en", "fr")]
+        assert len(rows) == len({row["id"] for row in rows}) == 9, "the third rows of two configurations do not mean the same"
+    with pytest.raises(UsageError, match="unknown language 'sw'" if not card else "unknown configuration"):
+        load_parallel(folder, ["en", "sw"])
+    with pytest.raises(UsageError, match="dev"):
+        load_parallel(folder, ["en", "de"], split="dev")
+
+
+def test_one_hub_configuration(tmp_path, monkeypatch):
+    hub_folder(tmp_path / "corpora" / "opus", "de-en", "af-en")
+    assert directions(load_parallel(f"{tmp_path}/corpora/opus:af-en")) == [("en", "af")] * 3
+    monkeypatch.chdir(tmp_path)
+    assert directions(load_parallel("corpora/opus:de-en", split="train")) == [("en", "de")] * 3
+    with pytest.raises(UsageError, match="did you mean 'corpora/opus:de-en'"):
+        load_parallel("corpora/opus:de-eng")
+    with pytest.raises(UsageError, match="no file or folder here, and not to be had from the Hub"):
+        load_parallel("nobody/no-such-corpus")
 
 
 @pytest.mark.parametrize("line, message", {

@@ -12,11 +12,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "languages": ["DEFAULT_LANGUAGES", "normalize_language", "language_name", "language_script", "script_name", "language_id"],
+        "languages": ["DEFAULT_LANGUAGES", "find_language", "normalize_language", "language_name", "language_script", "script_name", "language_id"],
+        "broken": ["SkippedRow"],
         "parallel": ["load_parallel"],
         "cleaning": ["clean_parallel", "report_table"],
         "mixing": ["mix_directions"],
-        "instructions": ["TEMPLATES", "Template", "load_instructions", "mirror_row", "render", "translation_instructions"],
+        "instruction_files": ["load_instructions"],
+        "instructions": ["TEMPLATES", "Template", "mirror_row", "render", "translation_instructions"],
         "encoding": ["AlignmentCollator", "encode_rows", "encoding_report", "keep_labels"],
         "inspecting": ["preview"],
     },
