@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from alignx.data import AlignmentCollator, encode_rows, encoding_report, keep_labels, language_id, load_parallel, mirror_row, preview, translation_instructions
-from alignx.data.encoding import _all_marks, _marks, find_span, split_byte_runs
-from alignx.data.instructions import REQUESTS, chat_template, render
+from alignx.data import AlignmentCollator, encode_rows, encoding_report, keep_labels, language_id, load_parallel, mirror_row, preview, render, translation_instructions
+from alignx.data.spans import all_marks, find_span, row_marks, split_byte_runs
 from alignx.demo import demo_corpus
 from alignx.errors import InputError, UsageError
 
@@ -239,7 +238,7 @@ def test_two_questions_find_what_all_positions_find(tokenizers, pair, template):
     for tokenizer in tokenizers.values():
         one = render(row(*pair), template)
         encoding = tokenizer(one.text, split_special_tokens=True).encodings[0]
-        assert _marks(encoding, one) == _all_marks(np.array(encoding.offsets).reshape(-1, 2), encoding.tokens, one)
+        assert row_marks(encoding, one) == all_marks(np.array(encoding.offsets).reshape(-1, 2), encoding.tokens, one)
 
 
 EDGES = ["", " ", "\n", "\u200b", "\u200d", "\u200f", "\u202e", "\ufeff", "\u0301", "\u0e31", "\ufe0f", ".", "。", "؟", "?\n", "»", "🏽", "🇰🇪", "\u00ad", "\u2028", "\x1f"]
