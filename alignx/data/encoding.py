@@ -185,6 +185,8 @@ def encode_rows(
     names, common = rows.column_names or list(next(iter(rows))), {"batched": True, "with_indices": True, "features": _features(mirror)}
     if not isinstance(rows, Dataset):
         return rows.map(_encode_batch, fn_kwargs={**settings, "as_table": False}, remove_columns=names, **common)
+    if not len(rows):
+        return Dataset.from_dict({name: [] for name in common["features"]}, features=common["features"])
     num_proc = min(num_proc, len(rows)) if num_proc and num_proc > 1 and len(rows) > 1 else None
     encoded = rows.map(_encode_batch, fn_kwargs={**settings, "as_table": True}, remove_columns=names, num_proc=num_proc, desc="Encoding", **common)
     _say_cut(len(rows), encoded, max_length, truncation)

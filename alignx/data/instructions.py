@@ -104,6 +104,8 @@ def translation_instructions(
         lacking = Counter(language for language in rows[f"{request_language}_lang"] if language not in settings["wordings"])
         if lacking:
             log.warning("%d requests are in English: no wording in %s", lacking.total(), ", ".join(sorted(lacking)))
+    if isinstance(rows, Dataset) and not len(rows):
+        return Dataset.from_dict({name: [] for name in FEATURES}, features=FEATURES)
     return rows.map(_translation_batch, batched=True, with_indices=True, fn_kwargs=settings, remove_columns=rows.column_names, features=FEATURES)
 
 # %% ../../nbs/data/05_instructions.ipynb #684396f4
