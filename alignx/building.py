@@ -150,13 +150,22 @@ def _write_card(run: Run, tokenizer, counts: dict, tuples: int) -> dict:
     from datasets import load_from_disk
 
     recipe, folder = run.recipe, run.path / "data"
-    stages = {stage: data_card(load_from_disk(str(folder / stage)), tokenizer, recipe.languages) for stage in ("align", "tune")}
+    written = [stage for stage in ("align", "tune") if (folder / stage / "state.json").is_file()]
+    stages = {stage: data_card(load_from_disk(str(folder / stage)), tokenizer, recipe.languages) for stage in written}
     named = {name: Path(value).name if name in ("parallel", "test", "instructions") and value and Path(value).exists() else value for name, value in vars(recipe.data).items()}
     card = {"tokenizer": Path(recipe.model).name, "languages": recipe.languages, "seed": recipe.seed, "data": named, "pairs": counts, "test_tuples": tuples, "stages": stages}
     write_text(folder / "card.json", json.dumps(card, indent=1, ensure_ascii=False))
     read = f"{counts['read']:,} pairs were read and {counts['kept']:,} kept after cleaning; {counts['skipped']:,} broken rows were skipped. Tokenizer: {card['tokenizer']}. Seed: {recipe.seed}."
     write_text(folder / "card.md", "\n\n".join(["# Data card", read, *(card_text(one, f"Stage {stage}") for stage, one in stages.items())]))
-    return {stage: one["counts"] for stage, one in stages.items()}
+    return {stage: stages[stage]["counts"] if stage in stages else {"rows": 0, "tokens": 0, "rows cut": 0} for stage in ("align", "tune")}
+
+
+def _join(run: Run, stage: str, parts: Path, total: int) -> None:
+    "Write `data/STAGE` from its parts. A stage that is not trained may be empty; then so is its folder."
+    write_folder(run.path / "data" / stage, partial(join_parts, parts, total) if total else lambda new: None)
+    if stage in run.recipe.stages and not list((run.path / "data" / stage).glob("*.arrow")):
+        said = f"all {total:,} are longer than data.max_length" if total else "ask for more pairs or instructions, or leave the stage out"
+        raise UsageError(f"no rows for stage {stage!r}: {said}")
 
 
 def _build(run: Run, join: bool) -> str:
@@ -172,8 +181,7 @@ def _build(run: Run, join: bool) -> str:
     for stage, rows in stages.items():
         if not join:
             write_parts(making / stage, 0, len(rows.order), rows.make)
-        whole = partial(join_parts, making / stage, len(rows.order)) if len(rows.order) else lambda new: rows.make(0, 0).save_to_disk(str(new))
-        write_folder(folder / stage, whole)
+        _join(run, stage, making / stage, len(rows.order))
     for name in ("cleaning.json", "skipped.json"):
         write_text(folder / name, (making / "prepared" / name).read_text(encoding="utf-8"))
     counts = json.loads((making / "prepared" / "counts.json").read_text(encoding="utf-8"))
@@ -231,6 +239,6 @@ def show_rows(
 
     tokenizer = load_tokenizer(run.recipe.model, run.recipe.trust_remote_code)
     for stage in ("align", "tune"):
-        rows = load_from_disk(str(run.path / "data" / stage)) if (run.path / "data" / stage).is_dir() else ()
-        if len(rows):
+        if (run.path / "data" / stage / "state.json").is_file():
+            rows = load_from_disk(str(run.path / "data" / stage))
             run.say(f"\n{stage}, {min(count, len(rows))} of {len(rows):,} rows\n\n{preview(rows, tokenizer, count)}")

@@ -96,8 +96,6 @@ class StageRows:
     def make(self, start: int, stop: int):
         "The encoded rows from a number to before another, in order."
         picks = self.order[start:stop]
-        if not len(picks):
-            return self._encoded("pairs", picks[:, 1])
         places = {kind: np.flatnonzero(picks[:, 0] == index) for index, kind in enumerate(KINDS)}
         with _quiet("alignx.data.encoding", "alignx.data.instructions"):
             made = [self._encoded(kind, picks[where, 1]) for kind, where in places.items() if len(where)]

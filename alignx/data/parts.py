@@ -116,5 +116,7 @@ def join_parts(
             os.link(file, target / name)
         except OSError:  # another disk, or one without links
             shutil.copyfile(file, target / name)
+    if not files:
+        return  # every row was left out
     shutil.copyfile(parts[0][2] / "dataset_info.json", target / "dataset_info.json")
     (target / "state.json").write_text(json.dumps({**states[0], "_data_files": [{"filename": name} for name in names]}, indent=2), encoding="utf-8")
