@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignx.data import DEFAULT_LANGUAGES, language_id, language_name, language_script, normalize_language
+from alignx.data import DEFAULT_LANGUAGES, find_language, language_id, language_name, language_script, normalize_language
 from alignx.demo import demo_corpus
 from alignx.errors import UsageError
 
 FLORES = {"zho_Hans": "zh", "zho_Hant": "zh-Hant", "arb_Arab": "ar", "swh_Latn": "sw", "pes_Arab": "fa", "npi_Deva": "ne", "zsm_Latn": "ms", "lvs_Latn": "lv", "ekk_Latn": "et",
-          "khk_Cyrl": "mn", "azj_Latn": "az", "uzn_Latn": "uz", "als_Latn": "sq", "nob_Latn": "nb", "yue_Hant": "yue", "arz_Arab": "arz", "srp_Cyrl": "sr", "por_Latn": "pt", "tgl_Latn": "fil"}
+          "khk_Cyrl": "mn", "azj_Latn": "az", "uzn_Latn": "uz", "als_Latn": "sq", "nob_Latn": "nb", "yue_Hant": "yue", "arz_Arab": "arz", "srp_Cyrl": "sr", "por_Latn": "pt", "tgl_Latn": "fil", "kor_Hang": "ko"}
 
 
 @pytest.mark.parametrize("given_tag, expected", FLORES.items())
@@ -45,6 +45,14 @@ def test_anything_else_is_a_usage_error(text):
     except UsageError:
         return
     assert normalize_language(code) == code
+
+
+@pytest.mark.parametrize("tag", ["und", "mul", "zxx", "mis", "", "x" * 10_000, "\0", "en\0", "no such language"])
+def test_what_is_no_language(tag):
+    assert find_language(tag) is None
+    with pytest.raises(UsageError, match="unknown language") as caught:
+        normalize_language(tag)
+    assert len(str(caught.value)) < 400
 
 
 def test_ids_depend_on_the_code_alone():

@@ -72,6 +72,7 @@ def test_parquet_folders_and_saved_datasets(tmp_path):
     DatasetDict(train=data, test=data.select([0])).save_to_disk(tmp_path / "splits")
     assert len(load_parallel(tmp_path / "saved")) == 2
     assert (len(load_parallel(tmp_path / "splits")), len(load_parallel(tmp_path / "splits", split="test"))) == (3, 1)
+    assert load_parallel(tmp_path / "splits")["id"][:] == ["train:0", "train:1", "test:0"]
     with pytest.raises(UsageError, match="unknown split 'dev'"):
         load_parallel(tmp_path / "splits", split="dev")
 
@@ -96,7 +97,8 @@ def test_hub_configurations(tmp_path, card):
     for streaming in (False, True):
         rows = list(load_parallel(folder, ["en", "de", "fr"], split="train", streaming=streaming))
         assert sorted({(row["source_lang"], row["target_lang"]) for row in rows}) == [("de", "fr"), ("en", "de"), ("en", "fr")]
-        assert len(rows) == len({row["id"] for row in rows}) == 9, "the third rows of two configurations do not mean the same"
+        assert any(row["id"].startswith("de-fr") for row in rows) and len(rows) == len({row["id"] for row in rows}) == 9, "the third rows of two configurations do not mean the same"
+    assert len(load_parallel(folder)) == 12
     with pytest.raises(UsageError, match="unknown language 'sw'" if not card else "unknown configuration"):
         load_parallel(folder, ["en", "sw"])
     with pytest.raises(UsageError, match="dev"):
@@ -145,8 +147,6 @@ def test_broken_files_are_named(tmp_path):
         load_parallel(write(tmp_path / "q.csv", "en,de", 'a,"b'))
 
 
-
-
 def test_sources_that_are_not_there(tmp_path):
     for source in (tmp_path / "none.jsonl", "none.csv", "no such thing", "data/none.jsonl"):
         with pytest.raises(UsageError, match="no such file"):
@@ -160,3 +160,15 @@ def test_sources_that_are_not_there(tmp_path):
 def test_demo_splits_do_not_share_meanings():
     ids = [set(load_parallel(demo_corpus(), ["en", "sw"], split=split)["id"]) for split in ("train", "validation", "test")]
     assert all(ids) and not ids[0] & ids[1] and not ids[0] & ids[2] and not ids[1] & ids[2]
+
+
+def test_sources_that_are_no_sources(tmp_path):
+    for source in ("", " ", None, 3):
+        with pytest.raises(UsageError, match="give a file, a folder, a dataset, or the name"):
+            load_parallel(source)
+    (tmp_path / "only.en").write_text("alone\n")
+    with pytest.raises(UsageError, match=r"only.en: there is no .*only.\* in another language beside it"):
+        load_parallel(tmp_path / "only.en")
+    (tmp_path / "README.md").write_text("---\nconfigs: [[[\n---\n")
+    with pytest.raises(UsageError, match="its card README.md cannot be used"):
+        load_parallel(tmp_path)

@@ -21,7 +21,7 @@ class SkippedRow:
     problem: str  # what is wrong, and the mend
     rows: int = 1  # how many rows this stands for
 
-# %% ../../nbs/data/02a_broken.ipynb #6c2c0b41
+# %% ../../nbs/data/02a_broken.ipynb #1f4bbb57
 LISTED = 10_000
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ class Problems:
         self.rows, self.first, self.unlisted = 0, None, 0
 
     def add(self, where: str, error: InputError, rows: int = 1) -> None:
-        "Report `rows` broken rows at `where`; raises `error` unless they are to be skipped."
+        "Report `rows` broken rows at `where`; raises `InputError` unless they are to be skipped."
         if self.raises:
-            raise error
+            raise InputError(str(error)) from None  # never `UsageError`: what a row says was not asked for by the user
         row = SkippedRow(where, str(error).removeprefix(where).lstrip(":, "), rows)
         self.first, self.rows = self.first or row, self.rows + rows
         if len(self.skipped) - self.start < LISTED:
@@ -57,7 +57,7 @@ class Problems:
         else:
             self.unlisted += rows
 
-# %% ../../nbs/data/02a_broken.ipynb #721dd763
+# %% ../../nbs/data/02a_broken.ipynb #3354c4e3
 def finish(
     problems: Problems,  # of a source that was read to its end
     kept: int,  # rows that could be read
@@ -67,7 +67,7 @@ def finish(
     if problems.unlisted:
         problems.skipped.append(SkippedRow(str(problems.source), "more broken rows, not listed", problems.unlisted))
     if problems.rows:
-        first = f"{problems.first.where}: {problems.first.problem}"
+        first = f"{problems.first.where}: {problems.first.problem}".removeprefix(str(problems.source)).lstrip(",: ")
         if not kept:
             raise InputError(f"{problems.source}: none of its {problems.rows:,} rows can be read; the first is {first}")
         log.warning("%s: left out %s broken rows, kept %s; the first is %s", problems.source, f"{problems.rows:,}", f"{kept:,}", first)

@@ -23,7 +23,7 @@ from .lines import LONGEST_LINE, byte_lines, decode_line, open_bytes, text_lines
 from .tmx import read_tmx
 from ..errors import InputError
 
-# %% ../../nbs/data/02d_formats.ipynb #228903c0
+# %% ../../nbs/data/02d_formats.ipynb #0219e07a
 def _object(record, where: str) -> dict:
     "`record` if it is an object."
     if not isinstance(record, dict):
@@ -41,12 +41,12 @@ def _json_lines(path: Path, problems: Problems) -> Iterator[tuple[str, dict]]:
                     record = _object(record, f"{path}, row {number}")
             except (ValueError, RecursionError) as error:
                 where = f"{path}, row {number}"
-                reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                reason = f"{error.msg.removesuffix(' at')} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
                 problems.add(where, error if isinstance(error, InputError) else InputError(f"{where}: not JSON ({reason}); write one object per line"))
             else:
                 yield f"row {number}", record
 
-# %% ../../nbs/data/02d_formats.ipynb #e199028a
+# %% ../../nbs/data/02d_formats.ipynb #372862bc
 def _json_array(path: Path, problems: Problems, step: int = 2**16) -> Iterator[tuple[str, dict]]:
     "The objects of a JSON array."
     with open_bytes(path) as file:
@@ -64,6 +64,8 @@ def _json_array(path: Path, problems: Problems, step: int = 2**16) -> Iterator[t
                     fetched = text.read(more) if len(held) - at <= LONGEST_LINE else ""
                 except UnicodeDecodeError as fault:
                     raise InputError(f"{where}: not UTF-8 ({fault.reason}); convert the file to UTF-8") from None
+                if len(held) - at > LONGEST_LINE:
+                    raise InputError(f"{where}, line {line}: more than {LONGEST_LINE // 2**20} MiB without an end ({getattr(error, 'msg', error)}); mend or drop the item") from None
                 if not fetched:
                     place = line + held.count("\n", 0, getattr(error, "pos", at))
                     raise InputError(f"{where}, line {place}: not JSON ({getattr(error, 'msg', error)}); mend it, or write one object per line") from None
@@ -83,15 +85,16 @@ def _json(path: Path, problems: Problems) -> Iterator[tuple[str, dict]]:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     yield from (_json_array if start == b"[" else _json_lines)(path, problems)
 
-# %% ../../nbs/data/02d_formats.ipynb #09fd6ab4
-FIELDS = frozenset("id domain split source target source_lang target_lang lang language instruction input output prompt completion response question answer".split())
+# %% ../../nbs/data/02d_formats.ipynb #20c496cf
+FIELDS = frozenset("id domain split text translation source target source_lang target_lang lang language messages instruction input output "
+                   "context response prompt completion inputs targets question answer".split())
 
 
 def _is_name(cell: str) -> bool:
     "Whether a field of a first line looks like the name of a column: a known field, a language, or its code in one case."
     return cell.lower() in FIELDS or bool(find_language(cell) and (len(cell) > 3 or cell.islower() or cell.isupper()))
 
-
+# %% ../../nbs/data/02d_formats.ipynb #6681e0ba
 def _cells(path: Path, problems: Problems, quoted: bool) -> Iterator[tuple[int, list[str]]]:
     "The rows of a table as lists, each with the number of its first line."
     lines, last = text_lines(path, problems), 0
@@ -139,10 +142,12 @@ def _table(path: Path, problems: Problems, quoted: bool) -> Iterator[tuple[str, 
         else:
             yield f"row {number}", dict(zip(header, cells))
 
-# %% ../../nbs/data/02d_formats.ipynb #de9bade9
+# %% ../../nbs/data/02d_formats.ipynb #64e0e5a7
 def _parquet(path: Path, problems: Problems) -> Iterator[tuple[str, dict]]:
     "The rows of a Parquet file, read in batches."
     number = 0
+    with open_bytes(path):
+        pass  # an empty file, or one that may not be read, has its own complaint
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1024):
@@ -175,7 +180,7 @@ def read_aligned(
         else:
             yield f"row {number}", {"text": texts}
 
-# %% ../../nbs/data/02d_formats.ipynb #9587e526
+# %% ../../nbs/data/02d_formats.ipynb #0ac4cdd1
 READERS = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
@@ -193,7 +198,7 @@ def reader_by_name(
     "The reader for files that are named like `path`, or None."
     return READERS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
 
-
+# %% ../../nbs/data/02d_formats.ipynb #23567f2a
 def reader_by_content(
     path: Path,  # a file
 ) -> Callable | None:  # reads (path, problems) into (place, record)

@@ -77,7 +77,7 @@ def _instruction(record: dict, where: str, languages: tuple | None, named: tuple
         raise InputError(f"{where}, field 'lang': missing; add the language of the answer, or name the one language, as in languages=['en']")
     return {**row, "lang": next(filter(None, known))}
 
-# %% ../../nbs/data/05a_instruction_files.ipynb #2fe5ffa1
+# %% ../../nbs/data/05a_instruction_files.ipynb #4cec43b9
 def _instruction_rows(source: Source, languages: tuple | None, split: str | None, problems: Problems) -> Iterator[dict]:
     "The rows of a source, from its beginning."
     problems.restart()
@@ -99,7 +99,7 @@ def _instruction_rows(source: Source, languages: tuple | None, split: str | None
     if empty:
         log.warning("%s: left out %d rows with an empty output", source.name, empty)
 
-
+# %% ../../nbs/data/05a_instruction_files.ipynb #2dcbd687
 def load_instructions(
     source,  # a file, a folder, a `Dataset`, or the name of one on the Hub
     languages: Iterable[str] | None = None,  # keep answers in these; None keeps all

@@ -37,7 +37,7 @@ def open_bytes(
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the file and its permissions") from None
 
-# %% ../../nbs/data/02b_lines.ipynb #0621e2cc
+# %% ../../nbs/data/02b_lines.ipynb #aee6ba98
 LONGEST_LINE = 8 * 2**20
 
 
@@ -52,7 +52,7 @@ def byte_lines(
                 rest = file.readline(LONGEST_LINE + 1)
             yield line
 
-
+# %% ../../nbs/data/02b_lines.ipynb #0db23b10
 def decode_line(
     line: bytes,  # of `byte_lines`
     path: Path,  # its file

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from .languages import find_language, language_name
 
-# %% ../../nbs/data/02e_naming.ipynb #511199cf
+# %% ../../nbs/data/02e_naming.ipynb #83a0d715
 CODE = r"(?:[a-z]{2,3}|[A-Z]{2,3})(?:[-_][A-Z][a-z]{3})?(?:[-_](?:[A-Za-z]{2}|\d{3}))?"
-NO_LANGUAGES = frozenset("all bin csv dev doc ids idx json log lower lc md new old out pdf py raw ref sh sp src tar tc tgt tok trg tsv txt val xml".split())
+NO_LANGUAGES = frozenset("all bin csv dev doc ids idx json log lower lc md new old out pdf py raw ref sp src tar tc tgt tok trg tsv txt val xml".split())
 
 
 def _code(piece: str) -> str | None:

@@ -40,23 +40,22 @@ def check_text(
             raise InputError(f"{where}, field {field!r}: holds half of a character (a lone surrogate); mend or drop the row") from None
     return value
 
-# %% ../../nbs/data/02_parallel.ipynb #a00a2b98
+# %% ../../nbs/data/02_parallel.ipynb #bd70a0e6
 def _texts(record: dict, where: str) -> dict[str, str]:
-    "Language → text of a record that holds texts by language; `null` and empty columns are absent languages."
+    "Language → text of a record that holds texts by language."
     field = next((name for name in ("text", "translation") if isinstance(record.get(name), dict)), None)
-    if field:
-        given = {code: value for code, value in record[field].items() if value is not None}
-    else:
-        given = {code: value for code, value in record.items() if value not in (None, "") and code not in RESERVED and find_language(code)}
+    given = record[field] if field else {name: value for name, value in record.items() if name not in RESERVED and find_language(name)}
+    if not field and len(given) < 2:
+        fields = ", ".join(repr(str(name)[:40]) for name in [name for name in record if name not in RESERVED][:8])
+        raise InputError(f"{where}: fields {fields} hold no pair; give 'source' and 'target', 'translation', 'text', or one column per language")
+    if len(given) > 2:
+        given = {code: value for code, value in given.items() if value is not None and (field or value != "")}
     texts = {}
     for code, value in given.items():
         language = find_language(code) or normalize_language(code, f"{where}, field '{field}.{code}'")
         if language in texts:
             raise InputError(f"{where}, field {code!r}: a second text in language {language!r}; keep one of them")
         texts[language] = check_text(value, where, code)
-    if not field and len(texts) < 2:
-        fields = ", ".join(repr(str(name)[:40]) for name in [name for name in record if name not in RESERVED][:8])
-        raise InputError(f"{where}: fields {fields} hold no pair; give 'source' and 'target', 'translation', 'text', or one column per language")
     return texts
 
 # %% ../../nbs/data/02_parallel.ipynb #dbfefca0
@@ -82,10 +81,10 @@ def _pair(record: dict, where: str, languages: tuple | None, named: tuple) -> di
             raise InputError(f"{where}, field {name!r}: missing; add it, or name the two languages, as in languages=('en', 'de')")
     return row
 
-# %% ../../nbs/data/02_parallel.ipynb #f617026e
+# %% ../../nbs/data/02_parallel.ipynb #4fbae9b9
 def _record_rows(record: dict, where: str, languages: tuple | None, named: tuple) -> tuple[list[dict], set]:
     "The rows of a record, and the languages that are in it."
-    shared = {"id": str(record["id"]), "domain": str(record.get("domain") or "")}
+    shared = {name: check_text(str(record.get(name) or ""), where, name) for name in ("id", "domain")}
     if "source" in record and "target" in record:
         row = _pair(record, where, languages, named)
         codes = {row["source_lang"], row["target_lang"]}
@@ -93,7 +92,7 @@ def _record_rows(record: dict, where: str, languages: tuple | None, named: tuple
     texts = _texts(record, where)
     return [{**shared, **row} for row in _pairs(texts, languages[0] if languages else "en", languages)], set(texts)
 
-# %% ../../nbs/data/02_parallel.ipynb #6313b7bb
+# %% ../../nbs/data/02_parallel.ipynb #d6395ca0
 def _parallel_rows(source: Source, languages: tuple | None, split: str | None, problems: Problems) -> Iterator[dict]:
     "The rows of a source, from its beginning."
     problems.restart()
@@ -112,7 +111,7 @@ def _parallel_rows(source: Source, languages: tuple | None, split: str | None, p
     if not made:
         raise UsageError(f"{source.name}: no row joins two of the languages that were asked for ({', '.join(languages or ('en', '…'))}); name others of {', '.join(sorted(seen))}")
 
-
+# %% ../../nbs/data/02_parallel.ipynb #da803591
 def load_parallel(
     source,  # a file, a folder, a `Dataset`, or the name of one on the Hub ("Helsinki-NLP/opus-100")
     languages: Iterable[str] | None = None,  # keep these, the first is the pivot; None keeps all, from English

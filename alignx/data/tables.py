@@ -34,50 +34,15 @@ def _packed(rows: Iterable[dict], features: Features) -> Iterator[pyarrow.Record
     if held:
         yield pyarrow.RecordBatch.from_pylist(held, schema=schema)
 
-# %% ../../nbs/data/02g_tables.ipynb #8372fddf
-def _write(path: Path, batches: Iterable[pyarrow.RecordBatch], schema: pyarrow.Schema) -> None:
-    "Write an Arrow stream; nothing is left behind where that fails."
-    try:
-        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
-            for batch in batches:
-                stream.write_batch(batch)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def make_dataset(
-    rows: Iterable[dict],  # with the columns of `features`, all of them text
-    features: Features,  # of the dataset
-) -> Dataset:  # in memory, or from `IN_MEMORY` bytes on in a file of the cache folder
-    "Collect rows, never more than a chunk of them as Python objects."
-    schema, digest, held, size = features.arrow_schema, blake2b(str(features).encode(), digest_size=16), [], 0
-
-    def hashed():
-        for batch in _packed(rows, features):
-            for buffer in (buffer for column in batch.columns for buffer in column.buffers() if buffer is not None):
-                digest.update(buffer)
-            yield batch
-
-    batches = hashed()
+# %% ../../nbs/data/02g_tables.ipynb #34cf649a
+def _hashed(batches: Iterable[pyarrow.RecordBatch], digest: blake2b) -> Iterator[pyarrow.RecordBatch]:
+    "The same batches; their content is added to `digest` on the way."
     for batch in batches:
-        held.append(batch)
-        size += batch.nbytes
-        if size >= IN_MEMORY:
-            break
-    else:
-        return Dataset(pyarrow.Table.from_batches(held, schema), fingerprint=digest.hexdigest())
-    root = Path(datasets.config.HF_DATASETS_CACHE) / "alignx"
-    root.mkdir(parents=True, exist_ok=True)
-    handle, name = mkstemp(".partial", dir=root)
-    os.close(handle)
-    _write(Path(name), _drain(held, batches), schema)
-    path = root / digest.hexdigest() / "rows.arrow"
-    path.parent.mkdir(exist_ok=True)
-    os.replace(name, path)
-    made = Dataset.from_file(str(path))
-    made._fingerprint = digest.hexdigest()  # as `Dataset.from_generator` does
-    return made
+        for column in batch.columns:
+            for buffer in column.buffers():
+                if buffer is not None:
+                    digest.update(buffer)
+        yield batch
 
 
 def _drain(held: list, batches: Iterator) -> Iterator:
@@ -86,6 +51,42 @@ def _drain(held: list, batches: Iterator) -> Iterator:
     while held:
         yield held.pop()
     yield from batches
+
+# %% ../../nbs/data/02g_tables.ipynb #128ec88d
+def _store(batches: Iterable[pyarrow.RecordBatch], schema: pyarrow.Schema, digest: blake2b) -> Dataset:
+    "Write an Arrow stream into the cache folder, and open it there."
+    root = Path(datasets.config.HF_DATASETS_CACHE) / "alignx"
+    root.mkdir(parents=True, exist_ok=True)
+    handle, name = mkstemp(".partial", dir=root)
+    try:
+        with os.fdopen(handle, "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
+            for batch in batches:
+                stream.write_batch(batch)
+        path = root / digest.hexdigest() / "rows.arrow"
+        path.parent.mkdir(exist_ok=True)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return Dataset.from_file(str(path))
+
+# %% ../../nbs/data/02g_tables.ipynb #81848622
+def make_dataset(
+    rows: Iterable[dict],  # with the columns of `features`, all of them text
+    features: Features,  # of the dataset
+) -> Dataset:  # in memory, or from `IN_MEMORY` bytes on in a file of the cache folder
+    "Collect rows, never more than a chunk of them as Python objects."
+    schema, digest, held, size = features.arrow_schema, blake2b(str(features).encode(), digest_size=16), [], 0
+    batches = _hashed(_packed(rows, features), digest)
+    for batch in batches:
+        held.append(batch)
+        size += batch.nbytes
+        if size >= IN_MEMORY:
+            made = _store(_drain(held, batches), schema, digest)
+            break
+    else:
+        made = Dataset(pyarrow.Table.from_batches(held, schema))
+    made._fingerprint = digest.hexdigest()  # as `Dataset.from_generator` does
+    return made
 
 # %% ../../nbs/data/02g_tables.ipynb #2ae8e01d
 def make_stream(
