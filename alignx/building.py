@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from .data.card import card_text, data_card
-from .data.cleaning import clean_parallel, report_table
+from .data.cleaning import clean_parallel
+from .data.cleaning_report import write_report
 from .data.instruction_files import load_instructions
 from .data.instructions import REQUESTS
 from .data.mixing import mix_directions
@@ -100,7 +101,8 @@ def prepare(
     data, reading = recipe.data, {"on_error": recipe.data.on_error, "skipped": skipped}
     rows = load_parallel(resolve(data.parallel, demo_corpus()), recipe.languages, split=data.train_split, **reading)
     counts = {"read": len(rows)}
-    rows, report = clean_parallel(rows, exclude=test, max_characters=data.max_characters)
+    cleaning = {"max_characters": data.max_characters, "filters": data.filters, "report_only": data.report_only or (), "num_proc": data.num_proc if data.num_proc > 1 else None}
+    rows, report = clean_parallel(rows, exclude=test, **cleaning)
     pairs = mix_directions(rows, data.from_pivot, data.to_pivot, data.between, data.mixing_temperature, data.pairs, recipe.pivot, recipe.seed, data.pair_budget)
     _english_requests(recipe, pairs)
     made = {"pairs": pairs}
@@ -111,7 +113,7 @@ def prepare(
             made[name] = replay_rows(rows, count, recipe.pivot, data.replay_pivot_share, recipe.seed)
     for name, part in made.items():
         part.save_to_disk(str(folder / name))
-    write_text(folder / "cleaning.json", report_table(report).reset_index().to_json(orient="records", force_ascii=False, indent=1))
+    write_report(report, folder / "cleaning.json")
     examples = [{"where": one.where, "problem": one.problem, "rows": one.rows} for one in skipped[:1000]]
     write_text(folder / "skipped.json", json.dumps({"rows": sum(one.rows for one in skipped), "examples": examples}, indent=1, ensure_ascii=False))
     write_text(folder / "counts.json", json.dumps({**counts, "kept": len(rows), "skipped": sum(one.rows for one in skipped)}))

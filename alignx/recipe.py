@@ -35,6 +35,8 @@ class DataRecipe:
     wordings: list | dict | None = None  # how a translation is asked for, with {source} and {target}, or such by language; None: in the package's own ways
     request_language: str = "en"  # ask for translations in English, or in the "source" or the "target" language
     max_characters: int = 1000  # longer sentences are not trained on
+    filters: list | None = None  # of cleaning, by name and in order; None: all of them
+    report_only: list | None = None  # filters that count what they find and drop nothing
     max_length: int = 512  # tokens
     truncation: str = "target_end"  # longer rows are cut at their end, left out ("drop"), or refused ("raise")
     pairs: int | None = None  # sentence pairs for stage 1, after mixing; None: all
@@ -49,7 +51,7 @@ class DataRecipe:
     pair_budget: int | dict | None = None  # the most rows of each pair of languages, or of some, as in {en-de: 1000}
     tune_pairs: int | None = None  # translation pairs for stage 2; None: as `general_ratio` says
     general_ratio: float | None = None  # general instructions per translation in stage 2; None: all of them, and as many translations
-    num_proc: int = 1  # processes that encode; the rows do not depend on it
+    num_proc: int = 1  # processes that clean and encode; the rows do not depend on it
 
 # %% ../nbs/01_recipe.ipynb #cd89d600
 @dataclass
