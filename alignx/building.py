@@ -125,8 +125,10 @@ def _contents(source: str | None) -> object:
         return source
     path, digest = Path(source), hashlib.sha256()
     for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
+        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
         with open(file, "rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest() if hasattr(hashlib, "file_digest") else hashlib.sha256(opened.read()).digest())
+            while block := opened.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
@@ -169,7 +171,7 @@ def _join(run: Run, stage: str, parts: Path, total: int) -> None:
         said = f"all {total:,} are longer than data.max_length" if total else "ask for more pairs or instructions, or leave the stage out"
         raise UsageError(f"no rows for stage {stage!r}: {said}")
 
-
+# %% ../nbs/03_building.ipynb #9920c1c2
 def _build(run: Run, join: bool) -> str:
     "Write the rows of a run; returns a line about them."
     folder, skipped = run.path / "data", []

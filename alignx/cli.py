@@ -120,7 +120,7 @@ def _execute(recipe, steps: tuple[str, ...]) -> None:
     if "explore" in wanted:
         print(run.path / "report.html")
 
-
+# %% ../nbs/06_cli.ipynb #c084d208
 def _build(recipe, arguments: argparse.Namespace) -> None:
     "`alignx build` and what can be asked of it."
     from alignx import building

@@ -71,7 +71,7 @@ def _quiet(*names: str):
         for each, level in zip(loggers, before):
             each.setLevel(level)
 
-
+# %% ../nbs/02a_stage_rows.ipynb #b9fc26be
 class StageRows:
     "The rows of one stage, of which any can be encoded."
 
