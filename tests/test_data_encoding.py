@@ -486,3 +486,14 @@ def test_preview_is_escaped_and_agrees_with_the_spans(tokenizer):
     assert [token.span for token in painted.rows[0]] == encoded["spans"]
     assert "".join(token.text for token in painted.rows[0]) == tokenizer.decode(encoded["input_ids"], clean_up_tokenization_spaces=False)
     assert "source" in str(painted)
+
+
+def test_preview_is_coloured_in_terminals_only(tokenizers, monkeypatch):
+    painted = preview([row("One", "Two")], tokenizers["byte_level"], template="plain", train_on="completion")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert "\033[" not in str(painted) and "⟦source⟧One⟦template⟧" in str(painted) and "⟦target, loss⟧Two" in str(painted)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "\033[" in str(painted) and "⟦" not in str(painted)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\033[" not in str(painted)
