@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from . import __version__
-from .errors import InputError, UsageError, unknown
+from .errors import InputError, UsageError
 from .recipe import load_recipe, make_recipe
 
 # %% ../nbs/06_cli.ipynb #398fee1f
@@ -39,6 +39,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--languages", help="codes, the pivot first, as in en,de,sw (default: twelve)")
         else:
             command.add_argument("recipe", help="a YAML file, or demo")
+        if step == "build":
+            command.add_argument("--preview", type=int, metavar="N", help="show the first N rows of each stage, as the model sees them")
+            command.add_argument("--shard", metavar="I/N", help="encode one share of the rows, as in 2/8; --join puts the shares together")
+            command.add_argument("--join", action="store_true", help="only join what shards have made; fails where rows are missing")
+            command.add_argument("--on-error", choices=("raise", "skip"), help="at a row that cannot be read: stop, or list it in data/skipped.json (default: the recipe's)")
     return parser
 
 # %% ../nbs/06_cli.ipynb #c8a9d339
@@ -66,6 +71,8 @@ def _recipe(arguments: argparse.Namespace, changes: dict):
     for name in ("output", "seed"):
         if getattr(arguments, name) is not None:
             changes["output_dir" if name == "output" else name] = str(getattr(arguments, name))
+    if getattr(arguments, "on_error", None):
+        changes["data.on_error"] = arguments.on_error
     if arguments.command != "evaluate" or source.endswith((".yaml", ".yml")):
         return load_recipe(source, changes)
     return _evaluation_recipe(arguments, changes)
@@ -113,6 +120,25 @@ def _execute(recipe, steps: tuple[str, ...]) -> None:
     if "explore" in wanted:
         print(run.path / "report.html")
 
+# %% ../nbs/06_cli.ipynb #c084d208
+def _build(recipe, arguments: argparse.Namespace) -> None:
+    "`alignx build` and what can be asked of it."
+    from alignx import building
+    from alignx.data.parts import parse_shard
+    from alignx.run_folder import Run
+
+    if arguments.preview is not None and arguments.preview < 1:
+        raise UsageError(f"--preview {arguments.preview}: must be at least 1 row")
+    if arguments.shard and (arguments.join or arguments.preview):
+        raise UsageError("--shard makes a share of the rows; run --join and --preview when all shares are made")
+    if arguments.shard:
+        building.build_shard(Run(recipe), *parse_shard(arguments.shard))
+        return
+    run = Run(recipe)
+    building.build(run, arguments.join)
+    if arguments.preview:
+        building.show_rows(run, arguments.preview)
+
 # %% ../nbs/06_cli.ipynb #ef5879ec
 def main(
     words: list[str] | None = None,  # command line without the program's name; None: sys.argv
@@ -127,6 +153,9 @@ def main(
         recipe = _recipe(arguments, _overrides(rest))
         _quiet()
         everything = arguments.command in ("demo", "run")
+        if arguments.command == "build":
+            _build(recipe, arguments)
+            return 0
         _execute(recipe, STEPS if everything else ("evaluate", "explore") if arguments.command == "evaluate" else (arguments.command,))
         return 0
     except KeyboardInterrupt:

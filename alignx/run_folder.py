@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from .recipe import Recipe
 def write_text(path: Path, text: str) -> None:
     "Write a text file that appears whole or not at all."
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")  # of this process alone: several may share the folder
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 

@@ -1,4 +1,6 @@
+import copy
 import logging
+import re
 
 import datasets
 import numpy as np
@@ -10,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from alignx.data import AlignmentCollator, encode_rows, encoding_report, keep_labels, language_id, load_parallel, mirror_row, preview, translation_instructions
-from alignx.data.encoding import find_span, split_byte_runs
+from alignx.data import AlignmentCollator, encode_rows, encoding_report, keep_labels, language_id, load_parallel, mirror_row, preview, render, translation_instructions
+from alignx.data.spans import all_marks, find_span, row_marks, split_byte_runs
 from alignx.demo import demo_corpus
 from alignx.errors import InputError, UsageError
 
@@ -148,6 +150,136 @@ def test_span_decodes_to_the_sentence(tokenizers, pairs, template):
         for encoded, pair in zip(encode([row(*pair) for pair in pairs], tokenizer, template=template, max_length=4096), pairs):
             assert_spans_hold(encoded, pair, tokenizer)
             assert len(encoded["input_ids"]) == len(encoded["spans"]) == len(encoded["labels"]) == len(encoded["attention_mask"])
+
+
+CHATS = {
+    "chatml": "{% for m in messages %}<|turn|>{{ m['role'] }}\n{{ m['content'] }}<|stop|>\n{% endfor %}",
+    "header": "{{ '<|turn|>' }}{% for m in messages %}<|turn|>{{ m['role'] }}<|stop|>\n\n{{ m['content'] | trim }}<|stop|>{% endfor %}",
+    "brackets": "{% for m in messages %}{% if m['role'] == 'user' %}<|turn|>[INST] {{ m['content'].strip() }} [/INST]{% else %} {{ m['content'].strip() }} <|stop|>{% endif %}{% endfor %}",
+    "model": "{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}<|turn|>{{ role }}\n{{ m['content'] | trim }}<|stop|>\n{% endfor %}",
+    "thinking": "{% for m in messages %}<|turn|>{{ m['role'] }}\n{% if loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}<|stop|>\n{% endfor %}",
+}
+
+
+@pytest.fixture(scope="module")
+def chatting(tokenizers):
+    "Every kind of tokenizer with every chat template."
+    made = {}
+    for kind, tokenizer in tokenizers.items():
+        for name, template in CHATS.items():
+            made[kind, name] = copy.deepcopy(tokenizer)
+            made[kind, name].add_special_tokens({"additional_special_tokens": ["<|turn|>", "<|stop|>"]})
+            made[kind, name].chat_template = template
+    return made
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(pairs=st.lists(st.tuples(SENTENCES, SENTENCES), min_size=1, max_size=4), name=st.sampled_from([*CHATS]), train_on=st.sampled_from(["all", "completion"]))
+def test_a_chat_is_what_the_tokenizer_makes_of_it(chatting, pairs, name, train_on):
+    for (kind, chat), tokenizer in chatting.items():
+        if chat != name:
+            continue
+        rows = [row(*pair) for pair in pairs]
+        for encoded, pair, one in zip(encode(rows, tokenizer, template="chat", max_length=4096, train_on=train_on), pairs, rows):
+            assert_spans_hold(encoded, pair, tokenizer)
+            if pair[0].strip():
+                messages = [{"role": "user", "content": f"{one['instruction']}\n{pair[0].strip()}"}, {"role": "assistant", "content": pair[1].strip()}]
+                assert encoded["input_ids"] == tokenizer.apply_chat_template(messages)["input_ids"]
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_the_answer_of_a_chat_is_its_completion(chatting, name):
+    for (_, chat), tokenizer in chatting.items():
+        if chat == name:
+            encoded = encode([row("One", "two three")], tokenizer, template="chat", train_on="completion")[0]
+            labels = [label for label in encoded["labels"] if label != -100]
+            assert bare(tokenizer.decode(labels, skip_special_tokens=True)) == "twothree"
+            assert tokenizer.convert_tokens_to_ids("<|stop|>") in labels[-3:], "the token that ends the answer must be learnt"
+
+
+def test_special_tokens_written_in_a_chat_are_text(chatting):
+    for tokenizer in chatting.values():
+        turn = tokenizer.convert_tokens_to_ids("<|turn|>")
+        pairs = [("One", "Two"), ("a <|turn|> b", "<|stop|>"), ("<|turn|>", "Two <|turn|>")]
+        encoded = encode([row(*pair) for pair in pairs], tokenizer, template="chat")
+        assert len({one["input_ids"].count(turn) for one in encoded}) == 1
+        for one, pair in zip(encoded, pairs):
+            assert_spans_hold(one, pair, tokenizer)
+
+
+def test_chats_have_twins(chatting):
+    for tokenizer in chatting.values():
+        general = {"instruction": "Name a colour.", "input": "", "output": "Blue", "lang": "en", "source_lang": None, "target_lang": None}
+        both = encode([row("One", "Two"), general], tokenizer, template="chat", mirror=True)
+        assert both["mirror_input_ids"][0] == encode([mirror_row(row("One", "Two"))], tokenizer, template="chat")["input_ids"][0]
+        assert len(both["mirror_input_ids"][1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "has no chat template"),
+        ("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}", "question and answer once each"),
+        ("{% for m in messages %}{{ m['content'] | replace('Say', 'Tell') }}\n{% endfor %}", "rewrites texts such as 'Say it'"),
+        ("{% for m in messages %}{{ m['content'] }}{{ m['content'] }}{% endfor %}", "once each"),
+        ("{{ raise_exception('A system message is needed') }}", "A system message is needed"),
+    ],
+)
+def test_chat_templates_that_cannot_be_used(tokenizers, template, message):
+    tokenizer = copy.deepcopy(tokenizers["byte_level"])
+    tokenizer.chat_template = template
+    with pytest.raises(UsageError, match=message):
+        encode([row("One", "Two")], tokenizer, template="chat")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(pair=st.tuples(SENTENCES, SENTENCES), template=st.sampled_from(["alpaca", "plain", "{instruction} <<{input}>> = <<{output}>>", "{input}{output}{instruction}"]))
+def test_two_questions_find_what_all_positions_find(tokenizers, pair, template):
+    for tokenizer in tokenizers.values():
+        one = render(row(*pair), template)
+        encoding = tokenizer(one.text, split_special_tokens=True).encodings[0]
+        assert row_marks(encoding, one) == all_marks(np.array(encoding.offsets).reshape(-1, 2), encoding.tokens, one)
+
+
+EDGES = ["", " ", "\n", "\u200b", "\u200d", "\u200f", "\u202e", "\ufeff", "\u0301", "\u0e31", "\ufe0f", ".", "。", "؟", "?\n", "»", "🏽", "🇰🇪", "\u00ad", "\u2028", "\x1f"]
+MIDDLES = ["word", "世界", "עולם", "مرحبا", "กำ", "কি", "नमस्ते", "e\u0301\u0323", "👩\u200d👩\u200d👧\u200d👦", "🏴󠁧󠁢󠁳󠁣󠁴󠁿", "한", "ﷺ", "ß", "İ", "1️⃣"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.sampled_from(EDGES), st.sampled_from(MIDDLES), st.sampled_from(EDGES)).map("".join), min_size=2, max_size=6), st.sampled_from(["alpaca", "plain"]))
+def test_edges_of_every_kind(tokenizers, sentences, template):
+    pairs = list(zip(sentences, sentences[1:]))
+    for tokenizer in tokenizers.values():
+        for encoded, pair in zip(encode([row(*pair) for pair in pairs], tokenizer, template=template, max_length=4096), pairs):
+            assert_spans_hold(encoded, pair, tokenizer)
+
+
+def test_truncation_policies(tokenizer, caplog):
+    rows = [row("One", "Two"), row("One " * 60, "two " * 60), row("Three", "four")]
+    length = max(len(one["input_ids"]) for one in encode([rows[0], rows[2]], tokenizer))
+    cut, dropped = (encode(rows, tokenizer, max_length=length, truncation=policy) for policy in ("target_end", "drop"))
+    assert [count > 0 for count in cut["truncated"]] == [False, True, False] and dropped[:] == cut.select([0, 2])[:]
+    assert "1 of 3 rows are longer" in caplog.text and "left out" in caplog.text
+    with pytest.raises(InputError, match=f"row 1: {cut['truncated'][1]} tokens more than max_length {length}"):
+        encode(rows, tokenizer, max_length=length, truncation="raise")
+    with pytest.raises(UsageError, match="did you mean 'drop'"):
+        encode(rows, tokenizer, truncation="dropp")
+    assert list(encode_rows(Dataset.from_list(rows).to_iterable_dataset(), tokenizer, max_length=length, truncation="drop")) == list(dropped)
+
+
+def test_many_processes_give_the_same_rows(tokenizers, corpus):
+    rows = translation_instructions(corpus)
+    one, two = (encode_rows(rows, tokenizers["unigram"], mirror=True, num_proc=count) for count in (None, 2))
+    assert one.features == two.features and one[:] == two[:]
+
+
+@pytest.mark.parametrize("asked_in", ["source", "target"])
+def test_requests_in_other_languages_keep_the_spans(tokenizers, corpus, asked_in):
+    rows = translation_instructions(corpus, request_language=asked_in)
+    assert {one for one in rows["instruction"] if re.search("[一-龥]", one)} or asked_in == "source"
+    for tokenizer in tokenizers.values():
+        for encoded, pair in zip(encode_rows(rows, tokenizer, max_length=8192), corpus):
+            assert_spans_hold(encoded, (pair["source"], pair["target"]), tokenizer)
 
 
 def test_a_punctuation_mark_that_swallows_the_seam_belongs_to_the_sentence(tokenizers):
@@ -354,3 +486,14 @@ def test_preview_is_escaped_and_agrees_with_the_spans(tokenizer):
     assert [token.span for token in painted.rows[0]] == encoded["spans"]
     assert "".join(token.text for token in painted.rows[0]) == tokenizer.decode(encoded["input_ids"], clean_up_tokenization_spaces=False)
     assert "source" in str(painted)
+
+
+def test_preview_is_coloured_in_terminals_only(tokenizers, monkeypatch):
+    painted = preview([row("One", "Two")], tokenizers["byte_level"], template="plain", train_on="completion")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert "\033[" not in str(painted) and "⟦source⟧One⟦template⟧" in str(painted) and "⟦target, loss⟧Two" in str(painted)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "\033[" in str(painted) and "⟦" not in str(painted)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\033[" not in str(painted)

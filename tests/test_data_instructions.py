@@ -5,8 +5,8 @@ from datasets import Dataset, concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignx.data import TEMPLATES, Template, load_instructions, mirror_row, render, translation_instructions
-from alignx.data.instructions import WORDINGS
+from alignx.data import DEFAULT_LANGUAGES, TEMPLATES, Template, load_instructions, mirror_row, render, translation_instructions
+from alignx.data.instructions import REQUESTS, WORDINGS
 from alignx.demo import demo_instructions
 from alignx.errors import InputError, UsageError
 
@@ -66,6 +66,39 @@ def test_mirroring_awkward_names():
     row = {**ROW, "instruction": "From Chinese to Chinese (Traditional).", "source_lang": "zh", "target_lang": "zh-Hant"}
     assert mirror_row(row)["instruction"].startswith("From Chinese (Traditional) to Chinese")
     assert mirror_row({**ROW, "instruction": "Bitte übersetzen"})["instruction"] == WORDINGS[0].format(source="German", target="English")
+
+
+PARALLEL = {"id": "0", "domain": "", "source": "a", "target": "b"}
+
+
+@pytest.mark.parametrize("asked_in", ["source", "target"])
+def test_every_default_language_is_asked_in_itself_and_mirrored(asked_in):
+    assert set(REQUESTS) == set(DEFAULT_LANGUAGES)
+    pairs = [(source, target) for source in DEFAULT_LANGUAGES for target in DEFAULT_LANGUAGES if source != target]
+    for seed in range(4):
+        asked = translation_instructions(Dataset.from_list([{**PARALLEL, "source_lang": source, "target_lang": target} for source, target in pairs]), seed, request_language=asked_in)
+        english = translation_instructions(Dataset.from_list([{**PARALLEL, "source_lang": source, "target_lang": target} for source, target in pairs]), seed)
+        for row, plain in zip(asked, english):
+            assert "{" not in row["instruction"]
+            assert (row["instruction"] == plain["instruction"]) <= (row[f"{asked_in}_lang"] == "en")
+            twin = mirror_row(row)
+            assert twin["instruction"] != row["instruction"] and mirror_row(twin) == row
+
+
+def test_a_language_without_wordings_is_asked_in_english_and_counted(caplog):
+    rows = Dataset.from_list([{**PARALLEL, "source_lang": "en", "target_lang": code} for code in ("jv", "de", "yo", "jv")])
+    asked = translation_instructions(rows, request_language="target")["instruction"]
+    assert "Javanese" in asked[0] and "Englisch" in asked[1] and "3 requests are in English: no wording in jv, yo" in caplog.text
+    own = translation_instructions(rows, request_language="target", wordings={"jv": ["{source} > {target}"]})
+    assert own["instruction"][0] == "Inggris > Jawa" and mirror_row(own[0])["instruction"] == "Jawa > Inggris"
+
+
+def test_request_language_is_checked():
+    rows = Dataset.from_list([{**PARALLEL, "source_lang": "en", "target_lang": "de"}])
+    with pytest.raises(UsageError, match="did you mean 'target'"):
+        translation_instructions(rows, request_language="targt")
+    with pytest.raises(UsageError, match="by language"):
+        translation_instructions(rows, wordings=("{source}{target}",), request_language="source")
 
 
 def test_load_instructions(tmp_path, caplog):

@@ -1,3 +1,4 @@
+import hashlib
 import random
 from collections import Counter
 
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignx.data import mix_directions
-from alignx.data.mixing import apportion, draw, temperature_shares
+from alignx.data.mixing import apportion, capped_shares, draw, temperature_shares
 from alignx.errors import InputError, UsageError
 
 
@@ -87,3 +88,36 @@ def test_bad_requests():
     with pytest.raises(InputError, match="row 0: en→de is not with the pivot 'fr'"):
         mix_directions(rows, pivot="fr")
     assert len(mix_directions(rows, budget=0)) == 0 and len(mix_directions(rows.select([]))) == 0
+
+
+def test_the_same_on_every_machine():
+    mixture = mix_directions(corpus(de=40, ja=25, sw=7), 2, 1, 1, temperature=2, budget=120, seed=11)
+    text = "\n".join(f"{row['source']}|{row['target']}" for row in mixture)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "db79e2cd91713c55", "another version of Python or of a library draws other rows"
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 1000), min_size=1), st.integers(0, 500), st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 100)), st.floats(0.5, 5))
+def test_capped_shares_keep_the_caps_and_give_what_they_leave(counts, total, caps, temperature):
+    shares = capped_shares(counts, total, temperature, caps)
+    assert list(shares) == list(counts) and all(shares[key] <= caps.get(key, total) for key in counts)
+    assert sum(shares.values()) == min(total, sum(caps.get(key, total) for key in counts))
+
+
+def test_pair_budgets():
+    rows = corpus(de=30, ja=30, sw=3)
+    mixture = mix_directions(rows, 1, 1, 1, budget=90, pair_budget={"de-en": 10, "sw-ja": 1})
+    pairs = Counter("-".join(sorted(pair)) for pair in zip(mixture["source_lang"], mixture["target_lang"]))
+    assert len(mixture) == 90 and pairs["de-en"] == 10 and pairs["ja-sw"] == 1
+    assert len(mix_directions(rows, pair_budget=4)) == 12, "without a budget there are as many as the caps leave"
+    assert len(mix_directions(rows, 0, 1, 0, pair_budget={"en-ja": 0})) == 63
+    for wrong, message in (({"pair_budget": 4, "budget": 50}, "leaves 12 rows"), ({"pair_budget": {"en-jp": 1}}, "did you mean"), ({"pair_budget": {"en-ja": -1}}, "not a number of rows")):
+        with pytest.raises(UsageError, match=message):
+            mix_directions(rows, **wrong)
+
+
+def test_rows_of_a_selection_and_ids_that_are_not_unique():
+    rows = corpus(de=20, ja=20, sw=20)
+    part = rows.select([59, 3, 23, 43, 2, 22])
+    for row in mix_directions(part, 1, 1, 2, budget=40):
+        assert row["source"] == f"{row['source_lang']} {row['id']}" and row["target"] == f"{row['target_lang']} {row['id']}"

@@ -20,8 +20,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "duplicates": ["EvaluationIndex"],
         "mixing": ["mix_directions"],
         "instruction_files": ["load_instructions"],
-        "instructions": ["TEMPLATES", "Template", "mirror_row", "render", "translation_instructions"],
+        "instructions": ["REQUESTS", "TEMPLATES", "Template", "chat_template", "mirror_row", "render", "translation_instructions"],
         "encoding": ["AlignmentCollator", "encode_rows", "encoding_report", "keep_labels"],
         "inspecting": ["preview"],
+        "card": ["data_card", "card_text"],
     },
 )

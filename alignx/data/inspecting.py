@@ -6,6 +6,8 @@
 __all__ = ['SHADES', 'PLAIN', 'ANSI', 'token_texts', 'Token', 'Preview', 'preview']
 
 # %% ../../nbs/data/07_inspecting.ipynb #dae504d4
+import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -50,6 +52,10 @@ class Token:
         text = escape(self.text or "·").replace("\n", "⏎\n")
         return f'<span style="background:{shade}{"" if self.trained else ";opacity:.5"}">{text}</span>'
 
+    def label(self) -> str:
+        "What the token is, in words."
+        return {SOURCE: "source", TARGET: "target"}.get(self.span, "template") + (", loss" if self.trained else "")
+
     def terminal(self, index: int) -> str:
         "The token with colours for a terminal."
         colours = ANSI[self.span][index % 2] if self.span in ANSI else ""
@@ -57,9 +63,14 @@ class Token:
         return f"{colours}{faint}{self.text or '·'}\033[0m" if colours or faint else self.text or "·"
 
 # %% ../../nbs/data/07_inspecting.ipynb #8597598c
+def _has_colours() -> bool:
+    "Whether what is printed now can be coloured: a terminal, and nobody has asked for none."
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and sys.stdout.isatty()
+
+
 @dataclass
 class Preview:
-    "Painted rows: HTML on a page, colours in a terminal."
+    "Painted rows: HTML on a page, colours in a terminal, labels in a plain file."
 
     rows: list[list[Token]]  # the tokens of each row
     cut: list[int]  # how many tokens each row lost
@@ -77,8 +88,22 @@ class Preview:
             blocks.append(f'<div style="margin:.5em 0"><small>{self._title(tokens, cut)}</small><div style="white-space:pre-wrap;font-family:inherit;line-height:1.5">{body}</div></div>')
         return "".join(blocks)
 
+    def terminal(
+        self,
+        colours: bool = True,  # escape codes; without them, a label wherever something changes
+    ) -> str:
+        "The rows for a terminal, or for a plain file."
+        blocks = []
+        for tokens, cut in zip(self.rows, self.cut):
+            parts = [token.terminal(index) for index, token in enumerate(tokens)]
+            if not colours:
+                labels = [token.label() for token in tokens]
+                parts = [(f"⟦{label}⟧" if label != before else "") + (token.text or "·") for token, label, before in zip(tokens, labels, [None, *labels])]
+            blocks.append(f"{self._title(tokens, cut)}\n{''.join(parts)}")
+        return "\n\n".join(blocks)
+
     def __str__(self) -> str:
-        return "\n\n".join(f"{self._title(tokens, cut)}\n" + "".join(token.terminal(index) for index, token in enumerate(tokens)) for tokens, cut in zip(self.rows, self.cut))
+        return self.terminal(_has_colours())
 
 # %% ../../nbs/data/07_inspecting.ipynb #eb9e9166
 def preview(
