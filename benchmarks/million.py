@@ -3,7 +3,7 @@
     python benchmarks/million.py                       # writes benchmarks/million.json
     python benchmarks/million.py --pairs 100000
 
-The pairs are sentences of the embedded corpus, each with a number behind it so that no two are alike. The build runs in a process of its own
+Each pair joins three names of the embedded corpus, drawn at random, and a number, so that no two are alike. The build runs in a process of its own
 (and its children), whose memory is read ten times a second from /proc: `anonymous` is what it has allocated, `resident` counts
 pages of files that the system keeps mapped as well, which it may drop at any time.
 """
@@ -11,10 +11,12 @@ import argparse
 import json
 import os
 import platform
+import random
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 from alignx.data import load_parallel
@@ -25,11 +27,16 @@ LANGUAGES = ["en", "de", "fr", "ru", "ar", "zh", "sw"]
 
 def write_corpus(path: Path, count: int) -> None:
     rows = load_parallel(demo_corpus(), LANGUAGES, split="train")
-    rows = rows.filter(lambda row: 10 <= len(row["source"]) <= 200 and row["domain"] != "law")[:]
-    columns = list(zip(rows["source"], rows["target"], rows["target_lang"]))
+    by_language = defaultdict(list)
+    for row in rows:
+        if 10 <= len(row["source"]) <= 200 and row["domain"] != "law":
+            by_language[row["target_lang"]].append((row["source"], row["target"]))
+    chance, languages = random.Random(0), sorted(by_language)
     with open(path, "w", encoding="utf-8") as file:
         for number in range(count):
-            source, target, language = columns[number % len(columns)]
+            language = languages[number % len(languages)]
+            parts = chance.sample(by_language[language], 3)
+            source, target = (", ".join(each) for each in zip(*parts))
             file.write(json.dumps({"id": str(number), "source": f"{source} {number}", "target": f"{target} {number}", "source_lang": "en", "target_lang": language}, ensure_ascii=False) + "\n")
 
 

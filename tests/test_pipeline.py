@@ -10,7 +10,7 @@ from alignx import pipeline, results
 from alignx.cli import main
 from alignx.errors import InputError, UsageError
 from alignx.recipe import load_recipe, make_recipe, override
-from alignx.run_folder import Run, fingerprint, write_folder, write_text
+from alignx.run_folder import Run, describe_source, fingerprint, write_folder, write_text
 
 
 def values(folder, **changes):
@@ -202,3 +202,13 @@ def test_fingerprint_depends_on_every_part():
 def test_import_is_light():
     code = "import alignx, alignx.data, alignx.align, alignx.evaluate, alignx.explore, alignx.tune, sys; print({'torch', 'transformers', 'nbdev', 'fastcore'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_a_changed_file_of_a_moses_pair_is_noticed(tmp_path):
+    for language, text in (("en", "cat\n"), ("de", "Katze\n")):
+        (tmp_path / f"pairs.{language}").write_text(text, encoding="utf-8")
+    before = [describe_source(str(tmp_path / name)) for name in ("pairs", "pairs.en")]
+    (tmp_path / "pairs.de").write_text("Kater!\n", encoding="utf-8")
+    after = [describe_source(str(tmp_path / name)) for name in ("pairs", "pairs.en")]
+    assert all(a != b for a, b in zip(before, after))
+    assert describe_source("org/a-dataset-on-the-hub") == "org/a-dataset-on-the-hub" and describe_source(None) is None
