@@ -22,6 +22,7 @@ from .data.instructions import REQUESTS
 from .data.mixing import mix_directions
 from .data.parallel import load_parallel
 from .data.parts import join_parts, publish, shard_rows, walk_parts, write_parts
+from .data.sources import source_files
 from .demo import demo_corpus, demo_instructions, demo_model
 from .errors import UsageError, unknown
 from .run_folder import Run, describe_source, fingerprint, write_folder, write_text
@@ -120,16 +121,14 @@ def prepare(
 
 # %% ../nbs/03_building.ipynb #ab077e69
 def _contents(source: str | None) -> object:
-    "What a file or folder holds, in short; a Hub id is its name."
-    if source is None or not Path(source).exists():
-        return source
-    path, digest = Path(source), hashlib.sha256()
-    for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
+    "What the files of a source hold, in short; a Hub id is its name."
+    files, digest = source_files(source), hashlib.sha256()
+    for file in files:
         digest.update(f"{file.name}:{file.stat().st_size}:".encode())
         with open(file, "rb") as opened:
             while block := opened.read(1 << 20):
                 digest.update(block)
-    return digest.hexdigest()
+    return digest.hexdigest() if files else source
 
 
 def _key(recipe, tokenizer) -> str:

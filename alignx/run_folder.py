@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from . import __version__
+from .data.sources import source_files
 from .recipe import Recipe
 
 # %% ../nbs/02_run_folder.ipynb #70a3bd6c
@@ -44,11 +45,8 @@ def write_folder(
 # %% ../nbs/02_run_folder.ipynb #02ba9037
 def describe_source(source: str | None) -> object:  # plain values
     "What tells whether a file, folder or Hub id is still the same: its name and, on disk, sizes and times of change."
-    if source is None or not Path(source).exists():
-        return source
-    path = Path(source)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [source, [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]]
+    files = source_files(source)  # for one file of a Moses pair, or their common prefix, all files of it
+    return [source, [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]] if files else source
 
 
 def fingerprint(*parts: object) -> str:  # 16 hexadecimal digits

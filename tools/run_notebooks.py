@@ -68,6 +68,8 @@ def main() -> int:
     os.environ["PATH"] = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "net" not in arguments.wanted:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     failed = []
     for path in find(arguments.paths):
         try:
