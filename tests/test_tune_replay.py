@@ -22,7 +22,7 @@ def rows():
 def test_exact_counts_and_the_seed_decides(rows):
     drawn = replay_rows(rows, 101, pivot_share=0.4, seed=5)
     counts = Counter(drawn["lang"])
-    assert len(drawn) == 101 and counts["en"] in (40, 41) and all(counts[language] in (20, 21) for language in ("zh", "ar", "sw"))
+    assert len(replay_rows(rows, 0)) == 0 and len(drawn) == 101 and counts["en"] in (40, 41) and all(counts[language] in (20, 21) for language in ("zh", "ar", "sw"))
     assert drawn[:] == replay_rows(rows, 101, pivot_share=0.4, seed=5)[:] != replay_rows(rows, 101, pivot_share=0.4, seed=6)[:]
     sentences = {(row[f"{side}_lang"], row[side]) for row in rows for side in ("source", "target")}
     assert {(row["lang"], row["output"]) for row in drawn} <= sentences

@@ -41,8 +41,9 @@ def replay_rows(
     rng = random.Random(seed)
     chosen = [(language, text) for language, quota in apportion(count, weights).items() for text in draw(list(sentences[language]), quota, rng)]
     rng.shuffle(chosen)
-    empty = {"instruction": "", "input": "", "source_lang": None, "target_lang": None}
-    return Dataset.from_list([{**empty, "output": text, "lang": language} for language, text in chosen], features=FEATURES)
+    blank, languages, texts = [""] * count, [language for language, _ in chosen], [text for _, text in chosen]
+    columns = {"instruction": blank, "input": blank, "output": texts, "lang": languages, "source_lang": [None] * count, "target_lang": [None] * count}
+    return Dataset.from_dict(columns, features=FEATURES)
 
 # %% ../../nbs/tune/02_replay.ipynb #da5d55aa
 @torch.no_grad()
