@@ -80,13 +80,19 @@ def capped_shares(
 # %% ../../nbs/data/04_mixing.ipynb #0f2d7458
 def _column(rows: Dataset, name: str) -> pa.Array:
     "A text column as one array; its positions take 64 bits, since a large corpus has more than 2 GiB of text."
-    column = rows.with_format("arrow")[:][name] if len(rows) else pa.chunked_array([], pa.string())
+    column = rows.select_columns([name]).with_format("arrow")[:][name] if len(rows) else pa.chunked_array([], pa.string())
     return column.cast(pa.large_string()).combine_chunks()
+
+
+def _languages(rows: Dataset, name: str) -> np.ndarray:
+    "A column of language codes; equal codes are one object."
+    codes = _column(rows, name).dictionary_encode()
+    return np.array(codes.dictionary.to_pylist(), dtype=object)[codes.indices.to_numpy()] if len(rows) else np.empty(0, dtype=object)
 
 
 def _sides(rows: Dataset, pivot: str) -> tuple[np.ndarray, np.ndarray]:
     "For each row the language that is not the pivot, and whether the pivot is on the target's side."
-    source, target = (np.array(_column(rows, f"{side}_lang").to_pylist(), dtype=object) for side in ("source", "target"))
+    source, target = (_languages(rows, f"{side}_lang") for side in ("source", "target"))
     swapped = target == pivot
     other, start = np.where(swapped, source, target), np.where(swapped, target, source)
     if (strange := np.flatnonzero(start != pivot)).size:
@@ -172,16 +178,22 @@ def _drawn(groups: dict, shared: dict, quotas: dict, size: int, rng: random.Rand
     return np.concatenate(picks)[np.array(order, dtype=np.int64)]
 
 
-def _written(rows: Dataset, picks: np.ndarray, other: np.ndarray, swapped: np.ndarray, pivot: str, step: int = 100_000) -> Dataset:
-    "The texts of drawn rows."
-    sides, mask = [_column(rows, side) for side in ("source", "target")], pa.array(swapped)
-    columns = {"text": pa.concat_arrays([pc.if_else(mask, sides[1], sides[0]), pc.if_else(mask, sides[0], sides[1])])}
-    columns |= {"lang": pa.concat_arrays([pa.repeat(pa.scalar(pivot), len(rows)), pa.array(other, pa.string())]), **{name: _column(rows, name) for name in ("id", "domain")}}
-    places = {"id": ("id", 2), "domain": ("domain", 2), "source": ("text", 0), "target": ("text", 1), "source_lang": ("lang", 0), "target_lang": ("lang", 1)}
+def _side(texts: tuple, numbers: np.ndarray, other: np.ndarray, swapped: np.ndarray, pivot: str) -> tuple:
+    "Texts and languages of one side: a number below the size of the corpus is a row's text in the pivot, one above it the row's other text."
+    row, is_other = numbers % len(other), numbers >= len(other)
+    source, target = (side.take(pa.array(row)) for side in texts)
+    return pc.if_else(pa.array(is_other ^ swapped[row]), target, source), pa.array(np.where(is_other, other[row], pivot), pa.string())
+
+
+def _written(rows: Dataset, picks: np.ndarray, other: np.ndarray, swapped: np.ndarray, pivot: str, step: int = 50_000) -> Dataset:
+    "The texts of drawn rows, put together in steps, so that little is held in memory beside the corpus and the mixture."
+    texts, marks = tuple(_column(rows, side) for side in ("source", "target")), {name: _column(rows, name) for name in ("id", "domain")}
     schema, tables = FEATURES.arrow_schema, []
     for start in range(0, len(picks), step):
         part = picks[start : start + step]
-        tables.append(pa.table({name: columns[column].take(pa.array(part[:, place])).cast(pa.string()) for name, (column, place) in places.items()}).select(list(FEATURES)).cast(schema))
+        (source, source_lang), (target, target_lang) = (_side(texts, part[:, place], other, swapped, pivot) for place in (0, 1))
+        columns = {"source": source, "target": target, "source_lang": source_lang, "target_lang": target_lang, **{name: mark.take(pa.array(part[:, 2])) for name, mark in marks.items()}}
+        tables.append(pa.table({name: columns[name].cast(pa.string()) for name in FEATURES}).cast(schema))
     return Dataset(pa.concat_tables(tables) if tables else schema.empty_table())
 
 # %% ../../nbs/data/04_mixing.ipynb #dc34cbf0
@@ -202,6 +214,7 @@ def mix_directions(
     if min(from_pivot, to_pivot, between) < 0 or (budget is not None and budget < 0):
         raise UsageError("from_pivot, to_pivot, between and budget must not be negative")
     weights, rng = {"from": from_pivot, "to": to_pivot}, random.Random(seed)
+    rows = rows.flatten_indices() if len(rows) else rows  # else each row of a selection becomes a table of its own, and a million of these fill the memory
     other, swapped = _sides(rows, pivot)
     groups = {code: np.flatnonzero(other == code) for code in dict.fromkeys(other.tolist())}
     kinds = apportion(len(rows) if budget is None else budget, {**weights, "between": between})
