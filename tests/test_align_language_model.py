@@ -1,8 +1,19 @@
 import pytest
 import torch
 
-from align_batches import CONFIGS, collate, rows, tiny
-from alignx.align.language_model import capture_states, decoder_layers, next_token_loss, original_configs, save_language_model, states_up_to
+from align_batches import CONFIGS, bare, collate, row, rows, tiny
+from alignx.align.language_model import (
+    capture_states,
+    decoder_layers,
+    distilled_loss,
+    next_token_loss,
+    original_configs,
+    plain_rows,
+    predictable_labels,
+    row_loss,
+    save_language_model,
+    states_up_to,
+)
 from alignx.errors import UsageError
 from transformers import AutoModelForCausalLM
 

@@ -232,7 +232,7 @@ def test_broken_rows_stop_a_build_or_are_listed(broken, capsys):
 
 
 def test_build_on_the_command_line(tmp_path, capsys):
-    words = ["build", "demo", "--languages", "[en, de]", "--data.pairs", "60", "--output", str(tmp_path)]
+    words = ["build", "demo", "--languages", "[en, de]", "--data.pairs", "60", "--data.replay", "0", "--data.tune_replay", "0", "--output", str(tmp_path)]
     assert main([*words, "--shard", "1/2"]) == 0 and "shard 1/2: align 30 rows" in capsys.readouterr().out
     assert main([*words, "--join"]) == 1 and "rows 30 to 60 of 60 are missing" in capsys.readouterr().err
     assert main([*words, "--shard", "2/2"]) == 0 and main([*words, "--join", "--preview", "2"]) == 0
