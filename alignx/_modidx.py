@@ -734,5 +734,6 @@ d = { 'settings': { 'branch': 'main',
                                      'alignx.tune.trainer.InstructionTrainer.write_model': ( 'tune/trainer.html#instructiontrainer.write_model',
                                                                                              'alignx/tune/trainer.py'),
                                      'alignx.tune.trainer.TuneArguments': ('tune/trainer.html#tunearguments', 'alignx/tune/trainer.py'),
+                                     'alignx.tune.trainer.check_arguments': ('tune/trainer.html#check_arguments', 'alignx/tune/trainer.py'),
                                      'alignx.tune.trainer.check_completions': ( 'tune/trainer.html#check_completions',
                                                                                 'alignx/tune/trainer.py')}}}
