@@ -62,10 +62,10 @@ def check_arguments(
         if getattr(args, name) and base_model is None:
             raise UsageError(f"{name} {getattr(args, name)}: give the base model, as base_model=")
 
-# %% ../../nbs/tune/01_trainer.ipynb #6f5916cc
+# %% ../../nbs/tune/01_trainer.ipynb #6aaa00f1
 COLUMNS = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "target_lang")
 
-
+# %% ../../nbs/tune/01_trainer.ipynb #6f5916cc
 class InstructionTrainer(PlainTrainer):
     "`transformers.Trainer` for stage 2: rows from `encode_rows(train_on='completion')` in, a plain Hugging Face folder out."
 
