@@ -69,13 +69,13 @@ def _checkpoint(
     made_from: object,  # what decides the stage's result
 ) -> str | None:  # where to go on from
     "The last checkpoint of an interrupted stage; checkpoints of another recipe are removed."
-    from transformers.trainer_utils import get_last_checkpoint
+    from alignx.align.checkpoints import last_checkpoint
 
     mark = folder / "made_from.json"
     if not mark.is_file() or json.loads(mark.read_text(encoding="utf-8")) != json.loads(json.dumps(made_from, default=str)):
         shutil.rmtree(folder, ignore_errors=True)
         write_text(mark, json.dumps(made_from, default=str))
-    return get_last_checkpoint(str(folder))
+    return last_checkpoint(folder)
 
 # %% ../nbs/04_pipeline.ipynb #1f7c480e
 def _arguments(run: Run, stage: str, kind: type):

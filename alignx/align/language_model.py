@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['predictable_labels', 'next_token_loss', 'plain_rows', 'distilled_loss', 'row_loss', 'decoder_layers',
-           'capture_states', 'states_up_to', 'original_configs', 'save_language_model', 'load_language_model_weights',
-           'PlainTrainer']
+           'capture_states', 'states_up_to', 'original_configs', 'save_language_model', 'load_language_model_weights']
 
 # %% ../../nbs/align/04_language_model.ipynb #af39563d
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 from ..errors import UsageError
 
@@ -173,38 +172,3 @@ def load_language_model_weights(
 ) -> None:
     "Puts the weights of a saved folder into a model of the same shape, in the model's own precision."
     lm.load_state_dict(type(lm).from_pretrained(directory, dtype=lm.dtype).state_dict())
-
-# %% ../../nbs/align/04_language_model.ipynb #41661333
-class PlainTrainer(Trainer):
-    "A Trainer of encoded rows whose checkpoints are plain model folders, tokenizer included."
-
-    def write_model(self, directory: str, state_dict: dict | None):
-        "Writes the model; `state_dict` holds weights gathered from many devices, or None."
-        raise NotImplementedError
-
-    def read_model(self, directory: str):
-        "Puts what `write_model` wrote into the model."
-        raise NotImplementedError
-
-    def _get_num_items_in_batch(self, batch_samples, device):
-        counted = [{**batch, "labels": predictable_labels(batch["labels"], batch["attention_mask"])} for batch in batch_samples]
-        return super()._get_num_items_in_batch(counted, device)
-
-    def _save(self, output_dir=None, state_dict=None):
-        if not self.args.should_save:
-            return
-        directory = output_dir or self.args.output_dir
-        self.write_model(directory, state_dict)
-        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(directory)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.read_model(resume_from_checkpoint)
-
-    def _load_best_model(self):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_best_model()
-        self.read_model(self.state.best_model_checkpoint)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
-from .language_model import PlainTrainer
+from .checkpoints import PlainTrainer
 from .model import AlignmentConfig, AlignmentModel, load_alignment_weights, save_alignment
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError

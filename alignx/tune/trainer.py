@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainingArguments
 
-from ..align.language_model import PlainTrainer, load_language_model_weights, original_configs, predictable_labels, row_loss, save_language_model
+from ..align.checkpoints import PlainTrainer
+from ..align.language_model import load_language_model_weights, original_configs, predictable_labels, row_loss, save_language_model
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 from .replay import mix_weights
