@@ -131,6 +131,7 @@ class AlignmentOutput(ModelOutput):
     contrastive_pairs: torch.Tensor | None = None  # usable pairs in the batch
     language_matching_accuracy: torch.Tensor | None = None
     language_matching_majority: torch.Tensor | None = None  # accuracy of the commoner answer
+    language_matching_same_share: torch.Tensor | None = None  # class balance: share of pairs in one language
 
 # %% ../../nbs/align/05_model.ipynb #a46fbbb1
 def competition_settings(
@@ -279,7 +280,7 @@ class AlignmentModel(_Wrapper):
             parts |= contrastive_part(config, pairs, self.temperature, self._gathers(len(pairs.source)), cached)
         if "language_matching" in objectives:
             matched = self.heads["language_matching"](*sentences, config.include_self)
-            parts |= {"language_matching_loss": matched.loss, "language_matching_accuracy": matched.accuracy, "language_matching_majority": matched.majority}
+            parts |= {f"language_matching_{name}": matched[name] for name in ("loss", "accuracy", "majority", "same_share")}
         return combine(config, parts)
 
     def _gathers(self, pairs: int) -> bool:
