@@ -1,5 +1,7 @@
 """Adapters: what is trained, what is saved and under which name, in both stages and in every architecture."""
 import json
+import os
+import socket
 import sys
 from copy import deepcopy
 
@@ -178,6 +180,35 @@ def test_accumulated_micro_batches_are_one_batch(tmp_path):
         run.train()
         found.append(run.model.state_dict())
     assert all(torch.allclose(found[0][key], found[1][key], atol=1e-6) for key in found[0])
+
+
+def on_device(rank, port, folder):
+    "One of two processes of a run with DDP."
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    run = align(folder, rows(8), **TWO_DEVICES, per_device_train_batch_size=2, save_strategy="steps", save_steps=1)
+    run.train()
+    run.save_model(f"{folder}/result")
+    torch.save(run.model.state_dict(), f"{folder}/rank{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+TWO_DEVICES = {"max_steps": 2, "optim": "sgd", "max_grad_norm": 0, "learning_rate": 0.5, "objectives": "lm,contrastive", "train_sampling_strategy": "sequential"}
+
+
+def test_two_devices_are_one_with_twice_the_batch(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(on_device, (port, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    alone = align(tmp_path / "alone", rows(8), **TWO_DEVICES, per_device_train_batch_size=4)
+    start = {key: tensor.clone() for key, tensor in alone.model.state_dict().items()}
+    alone.train()
+    for key, tensor in alone.model.state_dict().items():
+        assert torch.equal(first[key], second[key]) and torch.allclose(first[key], tensor, atol=2e-6), key
+    assert any(not torch.allclose(start[key], tensor, atol=1e-4) for key, tensor in first.items())
+    read_plain(tmp_path / "result")
+    assert (tmp_path / "checkpoint-2" / "adapter_model.safetensors").exists() and not (tmp_path / "checkpoint-2" / "model.safetensors").exists()
 
 
 def test_rank_zero_changes_nothing(tmp_path):

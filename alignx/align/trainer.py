@@ -232,7 +232,8 @@ class _Competing(_HeadRates):
     @torch.no_grad()
     def _first_pass(self, batches: list[dict]) -> list[tuple]:
         "For each micro-batch its seed and the gradients of its embeddings."
-        seeds = [seed + self.args.process_index for seed in torch.randint(2**62, (len(batches),)).tolist()]
+        drawn = torch.Generator().manual_seed((self.args.seed << 32) + self.state.global_step)  # of the step, so that a resumed run draws the same
+        seeds = [seed + self.args.process_index for seed in torch.randint(2**62, (len(batches),), generator=drawn).tolist()]
         pairs = []
         self.model_wrapped.train()
         for batch, seed in zip(batches, seeds):
