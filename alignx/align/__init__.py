@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "language_matching": ["LanguageMatchingHead", "language_matching_loss"],
         "language_model": ["capture_states", "decoder_layers", "next_token_loss"],
         "model": ["AlignmentConfig", "AlignmentModel", "AlignmentOutput", "load_alignment", "save_alignment"],
+        "diagnostics": ["copying_report", "diagnose", "gradient_report", "new_alarms", "objective_gradients", "weighted_losses"],
         "trainer": ["AlignmentArguments", "AlignmentTrainer"],
     },
 )
