@@ -60,12 +60,12 @@ COSINES = 2**22  # held at a time: 16 MiB in float32
 def _search(queries, candidates, own, temperature, query_keys, candidate_keys) -> tuple[torch.Tensor, torch.Tensor]:
     "Summed loss and hits of one block of queries."
     with torch.autocast(queries.device.type, enabled=False):
-        cosines, own = queries @ candidates.T, own[:, None]
+        logits, own = queries @ candidates.T / temperature, own[:, None]
         if query_keys is not None:
-            cosines = cosines.masked_fill(share_key(query_keys, candidate_keys).scatter(1, own, False), float("-inf"))
-        found = cosines.detach()
+            logits = logits.masked_fill(share_key(query_keys, candidate_keys).scatter(1, own, False), float("-inf"))
+        found = logits.detach()
         hits = (found.gather(1, own) > found.scatter(1, own, float("-inf")).amax(1, keepdim=True)).sum()
-        return F.cross_entropy(cosines / temperature, own[:, 0], reduction="sum"), hits
+        return F.cross_entropy(logits, own[:, 0], reduction="sum"), hits
 
 
 def search_loss(

@@ -15,9 +15,9 @@ from itertools import combinations
 import torch
 from torch import nn
 
-from .contrastive import in_batch_accuracy
-from .language_model import states_up_to
+from .contrastive import in_batch_accuracy, normalize_batch
 from .model import AlignmentConfig, AlignmentModel, pair_embeddings
+from .negatives import Cached
 
 # %% ../../nbs/align/05a_diagnostics.ipynb #5e264ac3
 def weighted_losses(
@@ -84,20 +84,21 @@ def copying_report(
 ) -> dict[str, torch.Tensor]:  # pooled_retrieval_accuracy and alone_retrieval_accuracy, NaN for fewer than two pairs
     "Retrieval among the pairs of a batch: pooled as in training, and with each sentence read alone."
     config, lm = model.alignment, model.lm
-    rows = [batch[name] for name in ("input_ids", "attention_mask", "spans")]
+    once = {name: value[::2] for name, value in batch.items()} if config.pooling == "mirror" else batch  # each pair is there in both directions
     with _in_evaluation(lm):
-        hidden = None if config.pooling == "alone" else states_up_to(lm, config.layer, *rows[:2])
-        pooled = pair_embeddings(lm, config, hidden, *rows)
-        once = [each[::2] for each in rows] if config.pooling == "mirror" else rows  # each pair is there in both directions
-        alone = pooled if config.pooling == "alone" else pair_embeddings(lm, replace(config, pooling="alone"), None, *once)
-        keys, usable = pooled.keys if config.mask_duplicates else None, pooled.usable & alone.usable
-        found = [in_batch_accuracy(each.source[usable], each.target[usable], None if keys is None else keys[usable]) for each in (pooled, alone)]
+        pooled = pair_embeddings(lm, config, batch)
+        alone = pooled if config.pooling == "alone" else pair_embeddings(lm, replace(config, pooling="alone"), once)
+        usable = pooled.usable & alone.usable
+        keys = pooled.keys[usable] if config.mask_duplicates else None
+        sides = [normalize_batch(each.source[usable], each.target[usable], config.normalization) for each in (pooled, alone)]
+        found = [in_batch_accuracy(*each, keys) for each in sides]
     return {"pooled_retrieval_accuracy": found[0], "alone_retrieval_accuracy": found[1]}
 
 # %% ../../nbs/align/05a_diagnostics.ipynb #ef15288f
 def diagnose(
     model: AlignmentModel,  # not wrapped by anything
     batch: dict,  # encoded rows, as `AlignmentModel` takes them
+    cached: Cached | None = None,  # where these pairs stand among those of the whole step
     reduce: Callable | None = None,  # averages a tensor over devices
     scale: float = 1.0,  # of the losses in fp16
     autocast: AbstractContextManager | None = None,  # precision of the passes that the model's own `forward` does not make
@@ -105,7 +106,7 @@ def diagnose(
     "`gradient_report` and, if pairs are contrasted, `copying_report`; random numbers and stored gradients stay as they were."
     device = batch["input_ids"].device
     with torch.random.fork_rng([] if device.type in ("cpu", "mps") else [device], device_type=device.type):
-        losses = weighted_losses(model.alignment, model(**batch))
+        losses = weighted_losses(model.alignment, model(**batch, cached=cached))
         report = gradient_report(objective_gradients(losses, model.lm.parameters(), reduce, scale))
     if "contrastive" in model.alignment.objectives:
         with autocast or nullcontext():

@@ -132,7 +132,7 @@ def cache_gradients(
     counts = [len(each.source) for each in micro_batches]
     source, target, usable, keys = (torch.cat(column) for column in zip(*micro_batches))
     source, target = source.detach().requires_grad_(), target.detach().requires_grad_()
-    warmth = torch.as_tensor(temperature, device=source.device, dtype=torch.float32).detach().clone().reshape(1).requires_grad_()
+    warmth = torch.as_tensor(temperature, device=source.device, dtype=torch.promote_types(source.dtype, torch.float32)).detach().clone().reshape(1).requires_grad_()
     with torch.enable_grad():
         values = competing_loss(all_pairs(PairEmbeddings(source, target, usable, keys), counts), warmth, **settings)
         gradients = torch.autograd.grad(values["contrastive_loss"], [source, target, warmth], allow_unused=True, materialize_grads=True)
