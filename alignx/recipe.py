@@ -138,7 +138,7 @@ def _check_training(part: str, values: object, where: str) -> dict:
         for name in values:
             if name not in names:
                 raise unknown("recipe key", name, names, where)
-    return dict(values)
+    return {name: "no" if value is False and name.endswith("_strategy") else value for name, value in values.items()}  # YAML reads `no` as false
 
 
 def make_recipe(
