@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "language_model": ["capture_states", "decoder_layers", "next_token_loss"],
         "adapters": ["LoraArguments", "add_adapters", "merge_adapters"],
         "model": ["AlignmentConfig", "AlignmentModel", "AlignmentOutput", "load_alignment", "save_alignment"],
+        "diagnostics": ["copying_report", "diagnose", "gradient_report", "new_alarms", "objective_gradients", "weighted_losses"],
         "trainer": ["AlignmentArguments", "AlignmentTrainer"],
     },
 )
