@@ -11,7 +11,6 @@ __all__ = ['OBJECTIVES', 'POOLINGS', 'HEADS', 'CONFIG', 'AlignmentConfig', 'chec
 # %% ../../nbs/align/05_model.ipynb #b32158c1
 import json
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,8 +22,9 @@ from transformers.utils import ModelOutput
 from .adapters import before_training, load_trained, save_trained
 from .contrastive import NORMALIZATIONS, Temperature
 from .language_matching import LanguageMatchingHead
-from .language_model import capture_states, decoder_layers, original_configs, predictable_labels, row_loss, states_up_to
+from .language_model import capture_states, decoder_layers, original_configs, predictable_labels, row_loss
 from .negatives import Cached, Competition, all_pairs, cached_loss, competing_loss, processes
+from .packing import check_packing, packed_rows, state_reader
 from .pooling import SOURCE, TARGET, PairEmbeddings, length_groups, mean_pool, pool_alone, pool_mirror, pool_row, predictor_spans
 from ..errors import InputError, UsageError, unknown
 
@@ -48,6 +48,7 @@ class AlignmentConfig:
     language_matching_weight: float = field(default=0.4, metadata={"help": "weight of the language-matching loss"})
     language_matching_size: int = field(default=128, metadata={"help": "width of the language-matching head"})
     bidirectional: bool = field(default=False, metadata={"help": "contrast target to source as well"})
+    packing: bool = field(default=False, metadata={"help": "read the rows of a batch as one, without padding; only where the architecture keeps them apart, which is checked"})
     distillation: float = field(default=0.0, metadata={"help": "on plain rows (replay), the share of the target that the model before training gives; 0 = the text alone"})
     mask_duplicates: bool = field(default=True, metadata={"help": "equal sentences are not negatives of each other"})
     include_self: bool = field(default=False, metadata={"help": "language matching counts each sentence paired with itself, as the published code does"})
@@ -96,7 +97,7 @@ def pair_embeddings(
 ) -> PairEmbeddings:  # B pairs; B / 2 for "mirror"
     "The two sides of every pair, pooled in the form that the config asks for, reading no more layers than that needs."
     ids, mask, spans = (batch[name] for name in ("input_ids", "attention_mask", "spans"))
-    read = partial(states_up_to, lm, config.layer)
+    read = state_reader(lm, config.layer, config.packing)
     if config.pooling == "alone":
         return pool_alone(read, ids, mask, spans, lm.config.get_text_config().bos_token_id)
     hidden = read(ids, mask) if hidden is None else hidden
@@ -250,6 +251,8 @@ class AlignmentModel(_Wrapper):
         super().__init__()
         self.lm, self.alignment, self.heads = lm, config or AlignmentConfig(), nn.ModuleDict()
         check_model(lm, self.alignment)
+        if self.alignment.packing:
+            check_packing(lm)
         self.original = original_configs(lm)
         self._before = [before_training(lm)] if self.alignment.distillation else []  # in a list: neither trained, nor saved, nor moved
         if "language_matching" in self.alignment.objectives:
@@ -295,11 +298,11 @@ class AlignmentModel(_Wrapper):
         layer = self.alignment.layer if "contrastive" in self.alignment.objectives else 0
         loss, sentences = 0, []
         for rows, targets in zip(groups, labels):
-            with capture_states(self.lm, layer) as states:
+            with packed_rows(self.lm, self.alignment.packing) as packed, capture_states(self.lm, layer) as states:
                 logits = self.lm(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], use_cache=False).logits
             loss = loss + row_loss(logits, rows, targets, count, *self._before, share=self.alignment.distillation)
             sentences.append(sentence_embeddings(states["last"], *(rows[name] for name in ("attention_mask", "spans", "source_lang", "target_lang"))))
-        return loss, states["layer"], [torch.cat(each) for each in zip(*sentences)]
+        return loss, packed.unpack(states["layer"]), [torch.cat(each) for each in zip(*sentences)]
 
 # %% ../../nbs/align/05_model.ipynb #b91fde21
 HEADS, CONFIG = "alignment_heads.safetensors", "alignment_config.json"
