@@ -7,7 +7,8 @@ from datasets import Dataset
 
 from align_batches import CONFIGS, bare, collate, row, rows, tiny
 from alignx.align.model import AlignmentConfig, AlignmentModel, load_alignment
-from alignx.align.trainer import AlignmentArguments, AlignmentTrainer, RunningMeans
+from alignx.align.step import RunningMeans
+from alignx.align.trainer import AlignmentArguments, AlignmentTrainer
 from alignx.errors import InputError, UsageError
 from transformers import AutoModelForCausalLM
 
