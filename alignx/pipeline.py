@@ -124,6 +124,10 @@ def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
 
     for shown in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shown)
+    if not run.main:
+        result = trainer.train()
+        trainer.save_model(str(run.path / RESULT[stage]))
+        return f"{result.global_step} steps"
     trainer.add_callback(_step_bar())
     result = trainer.train(resume_from_checkpoint=_checkpoint(Path(trainer.args.output_dir), made_from))
     write_folder(run.path / RESULT[stage], lambda new: trainer.save_model(str(new)))
@@ -172,7 +176,7 @@ def align(run: Run) -> None:
         trainer = AlignmentTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer, **watched)
         return f"layer {layer}, {_fit(run, 'align', trainer, made_from)}"
 
-    run.step("align", made_from, ["aligned/config.json", "tables/align_log.parquet"], work)
+    run.step("align", made_from, ["aligned/config.json", "tables/align_log.parquet"], work, together=True)
 
 # %% ../nbs/04_pipeline.ipynb #d8af28ed
 def tune(run: Run) -> None:
@@ -194,7 +198,7 @@ def tune(run: Run) -> None:
         trainer = InstructionTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer, base_model=base)
         return _fit(run, "tune", trainer, made_from)
 
-    run.step("tune", made_from, ["tuned/config.json", "tables/tune_log.parquet"], work)
+    run.step("tune", made_from, ["tuned/config.json", "tables/tune_log.parquet"], work, together=True)
 
 # %% ../nbs/04_pipeline.ipynb #061afab0
 def model_names(recipe) -> list[str]:  # in the order in which they come about

@@ -6,7 +6,7 @@
 __all__ = ['MANIFEST', 'PARTIAL', 'MENDS', 'write_manifest', 'what_is_missing', 'last_checkpoint', 'check_checkpoint',
            'disk_problem', 'prepare_output', 'publish', 'PlainTrainer']
 
-# %% ../../nbs/align/04c_checkpoints.ipynb #f723f3f9
+# %% ../../nbs/align/04c_checkpoints.ipynb #600cc7fb
 import errno
 import json
 import os
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import xxhash
 from accelerate.utils import broadcast_object_list, gather_object
+from torch.distributed.checkpoint.api import CheckpointException
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
@@ -136,12 +137,13 @@ def _ask(directory: Path) -> OSError | None:
         except OSError:
             pass
 
-# %% ../../nbs/align/04c_checkpoints.ipynb #543e840b
+# %% ../../nbs/align/04c_checkpoints.ipynb #216ba9c6
 def disk_problem(
     error: BaseException,  # from writing below `directory`, by any library
     directory: str | Path,
 ) -> str | None:  # one line: the path, what the system says, the mend; None if it is not about the disk
     "Recognises a full disk, a missing permission and their like, however the error is dressed."
+    error = next((failure for failure, _ in getattr(error, "failures", {}).values()), error)  # one of several processes
     number = error.errno if isinstance(error, OSError) else None
     quoted = re.search(r"\(os error (\d+)\)", str(error))
     if quoted:
@@ -195,7 +197,7 @@ def _flush_folder(directory: Path) -> None:
     finally:
         os.close(handle)
 
-# %% ../../nbs/align/04c_checkpoints.ipynb #6f432b32
+# %% ../../nbs/align/04c_checkpoints.ipynb #72221015
 class _SafeSaving(Trainer):
     "A Trainer whose checkpoints appear whole or not at all, and that goes on from the last whole one."
 
@@ -296,7 +298,7 @@ class _SafeSaving(Trainer):
         self._failure = None
         try:
             yield
-        except Exception as error:
+        except (Exception, CheckpointException) as error:
             self._failure = self._failure or error
         problem = None
         if self._failure is not None:
@@ -307,7 +309,7 @@ class _SafeSaving(Trainer):
         if problems:
             raise InputError(f"{final.name} could not be saved, earlier checkpoints are untouched: {problems[0]}") from self._failure
 
-# %% ../../nbs/align/04c_checkpoints.ipynb #83ca93fe
+# %% ../../nbs/align/04c_checkpoints.ipynb #01235b73
 class PlainTrainer(_SafeSaving):
     "A Trainer of encoded rows whose checkpoints are plain model folders, tokenizer included, that appear whole or not at all."
 
@@ -318,6 +320,12 @@ class PlainTrainer(_SafeSaving):
     def read_model(self, directory: str):
         "Puts what `write_model` wrote into the model."
         raise NotImplementedError
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        "Writes a plain folder, also where FSDP keeps checkpoints in parts; every process must call it."
+        if self.is_fsdp_enabled and not _internal_call and "FULL" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
+            return self._save(output_dir, self.accelerator.get_state_dict(self.model))
+        super().save_model(output_dir, _internal_call)
 
     def _get_num_items_in_batch(self, batch_samples, device):
         counted = [{**batch, "labels": predictable_labels(batch["labels"], batch["attention_mask"])} for batch in batch_samples]

@@ -120,6 +120,8 @@ class _Wrapper(nn.Module):
 
     def get_input_embeddings(self): return self.lm.get_input_embeddings()
 
+    def get_output_embeddings(self): return self.lm.get_output_embeddings()
+
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs=None, **kwargs):
         "Reentrant checkpointing is refused: it hides the states of the layers from the losses."
         if (activation_checkpointing_kwargs or {}).get("use_reentrant"):
