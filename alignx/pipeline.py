@@ -70,7 +70,7 @@ def _checkpoint(
     made_from: object,  # what decides the stage's result
 ) -> str | None:  # where to go on from
     "The last checkpoint of an interrupted stage; checkpoints of another recipe are removed."
-    from alignx.align.checkpoints import last_checkpoint
+    from alignx.align.checkpoint_files import last_checkpoint
 
     mark = folder / "made_from.json"
     if not mark.is_file() or json.loads(mark.read_text(encoding="utf-8")) != json.loads(json.dumps(made_from, default=str)):

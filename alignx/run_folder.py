@@ -65,8 +65,24 @@ def process_index() -> int:  # 0 for the one that writes
     "Which of the processes that torchrun or accelerate launch have started this one is; 0 without them."
     return int(os.environ.get("RANK", 0)) if "LOCAL_RANK" in os.environ else 0
 
+# %% ../nbs/02_run_folder.ipynb #baf6f4b9
+class _Notes:
+    "What the steps of a run have left in `.steps`, below its `path`."
+
+    def note(self, name: str) -> dict:
+        "What step `name` left when it was last completed; empty if it never was."
+        path = self.path / ".steps" / f"{name}.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            return {}
+
+    def is_done(self, name: str, wanted: str, outputs: list) -> bool:
+        "Whether step `name` was completed from what has the fingerprint `wanted`, and its outputs are there."
+        return self.note(name).get("fingerprint") == wanted and all((self.path / output).exists() for output in outputs)
+
 # %% ../nbs/02_run_folder.ipynb #5d9a7671
-class Run:
+class Run(_Notes):
     "A recipe and the folder that its steps write into."
 
     def __init__(
@@ -80,18 +96,6 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             recipe.save(self.path / "recipe.yaml")
             write_text(self.path / "environment.json", json.dumps(environment(), indent=1))
-
-    def note(self, name: str) -> dict:
-        "What step `name` left when it was last completed; empty if it never was."
-        path = self.path / ".steps" / f"{name}.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            return {}
-
-    def is_done(self, name: str, wanted: str, outputs: list) -> bool:
-        "Whether step `name` was completed from what has the fingerprint `wanted`, and its outputs are there."
-        return self.note(name).get("fingerprint") == wanted and all((self.path / output).exists() for output in outputs)
 
     def step(
         self,

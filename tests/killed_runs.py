@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from align_batches import CONFIGS, collate, rows
 from alignx.align import checkpoints
+from alignx.align.checkpoint_files import last_checkpoint
 from alignx.align.trainer import AlignmentArguments, AlignmentTrainer
 from alignx.tune.trainer import InstructionTrainer, TuneArguments
 
@@ -48,7 +49,7 @@ def train(folder: Path, stage: str = "align", die_at: str | None = None, setting
         run._save_scaler = lambda folder: run.state.global_step == 3 and os.kill(os.getpid(), 9)
     elif die_at is not None:
         dying(die_at)
-    start = checkpoints.last_checkpoint(folder)
+    start = last_checkpoint(folder)
     run.train(resume_from_checkpoint=start is not None)
     torch.save(run.model.state_dict(), folder / "end.part")
     os.replace(folder / "end.part", folder / "end.pt")

@@ -2,7 +2,9 @@
 import io
 import multiprocessing
 import os
+import resource
 import socket
+import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
 from pathlib import Path
@@ -11,13 +13,14 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from align_batches import CONFIGS, bare, collate, row
 from alignx.align.trainer import AlignmentArguments, AlignmentTrainer
 from alignx.cli import main
 
 SETTINGS = {"max_steps": 3, "save_strategy": "no", "logging_steps": 1, "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant", "max_grad_norm": 0, "report_to": "none", "disable_tqdm": True, "use_cpu": True, "dataloader_pin_memory": False, "seed": 3, "layer": 2, "language_matching_size": 8, "train_sampling_strategy": "sequential"}
+SHARDED = "SHARDED_STATE_DICT"
 
 
 class ShardedOnCPU(AlignmentTrainer):
@@ -47,13 +50,13 @@ def mirrored(some: list[dict]) -> dict:
     return collate(twins)
 
 
-def trainer(folder: Path, count: int = 24, tied: bool = True, dropout: float = 0.0, sharded: str | None = None, **settings) -> AlignmentTrainer:
+def trainer(folder: Path, count: int = 24, tied: bool = True, dropout: float = 0.0, sharded: str | None = None, rows: list | None = None, **settings) -> AlignmentTrainer:
     "A tiny Llama, and rows in a fixed order."
     config = deepcopy(CONFIGS["llama"])
     config.tie_word_embeddings, config.attention_dropout = tied, dropout
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(config).float()
-    data = translations(count)
+    data = translations(count) if rows is None else rows
     if settings.get("pooling") == "mirror":
         data = [one | {f"mirror_{name}": value for name, value in one.items()} for one in data]
     args = AlignmentArguments(output_dir=str(folder), **{**SETTINGS, **settings})
@@ -66,14 +69,44 @@ def whole(model) -> dict:
     return {name: (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def train(folder: Path, resume: bool, case: dict) -> dict:
-    "One run; its weights and what it logged."
+def train(folder: Path, resume: bool = False, dies: dict | None = None, limit: dict | None = None, deepspeed: int | None = None, **case) -> dict:
+    """One run; its weights and what it logged. `dies`: which process is killed while it publishes which step.
+
+    `limit`: by process, a step after which the system refuses files of more bytes than these. `deepspeed`: the stage of ZeRO."""
+    if deepspeed is not None:
+        os.environ |= {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(deepspeed), "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "auto", "ACCELERATE_GRADIENT_CLIPPING": "auto", "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true"}
     run = trainer(folder, **case)
+    rank = run.args.process_index
+    if dies and rank == dies["process"]:
+        name = run._name
+        run._name = lambda *args: os.kill(os.getpid(), 9) if run.state.global_step == dies["step"] else name(*args)
+    if limit and rank in limit:
+        run.add_callback(Limited(*limit[rank]))
+    beginning = Beginning()
+    run.add_callback(beginning)
     run.train(resume_from_checkpoint=resume)
-    found = {"model": type(run.model).__mro__[1].__name__, "weights": whole(run.model), "log": [entry for entry in run.state.log_history if "loss" in entry]}
+    found = {"kind": type(run.model_wrapped).__name__, "start": beginning.weights, "weights": whole(run.model), "log": [entry for entry in run.state.log_history if "loss" in entry]}
     if case.get("save_strategy", "no") != "no":
         run.save_model(str(folder / "end"))
     return found
+
+
+class Beginning(TrainerCallback):
+    "Keeps the weights before the first step."
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.weights = whole(model)
+
+
+class Limited(TrainerCallback):
+    "From the end of a step on the system refuses files above a size."
+
+    def __init__(self, step: int, size: int):
+        self.step, self.size = step, size
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def command(words: list[str]) -> dict:
@@ -88,30 +121,33 @@ def device(rank: int, world: int, port: int, folder: Path, work, arguments: tupl
     "One process of several; what it found goes into a file."
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        found = work(*arguments)
+        found = work(*arguments[0], **arguments[1])
     except Exception as error:
-        import traceback
-
         found = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
     torch.save(found, folder / f"found-{rank}.pt")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def on_devices(world: int, folder: Path, work, *arguments, seconds: int = 120) -> list[dict]:
-    "What `work(*arguments)` finds in each of `world` processes."
+def on_devices(world: int, folder: Path, work, *arguments, seconds: int = 60, **more) -> list[dict]:
+    "What `work(*arguments, **more)` finds in each of `world` processes."
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["many_devices", "killed_runs"])
     folder.mkdir(parents=True, exist_ok=True)
-    started = [context.Process(target=device, args=(rank, world, port, folder, work, arguments)) for rank in range(world)]
+    started = [context.Process(target=device, args=(rank, world, port, folder, work, (arguments, more))) for rank in range(world)]
     for process in started:
         process.start()
     for process in started:
         process.join(seconds)
+        if process.exitcode:  # as torchrun does: one that dies takes the others with it
+            seconds = 1
+    for process in started:
         process.kill()
     found = [folder / f"found-{rank}.pt" for rank in range(world)]
     return [torch.load(path, weights_only=False) if path.exists() else {"error": "ended without a word", "trace": ""} for path in found]

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from killed_runs import end, finish, forked, trainer
-from alignx.align.checkpoints import MANIFEST, PARTIAL, check_checkpoint, disk_problem, last_checkpoint, prepare_output, write_manifest
+from alignx.align.checkpoint_files import MANIFEST, PARTIAL, check_checkpoint, disk_problem, last_checkpoint, prepare_output, write_manifest
 from alignx.errors import InputError, UsageError
 
 
@@ -112,6 +113,12 @@ def resume(folder, start=True, **settings):
     made = trainer(folder, **{"max_steps": 4, "save_total_limit": None} | settings)
     made.train(resume_from_checkpoint=start)
     return made
+
+
+def test_a_run_killed_after_its_last_step_does_no_step_more(run):
+    made = resume(run, max_steps=3)
+    saved = load_file(run / "checkpoint-3" / "model.safetensors")
+    assert made.state.global_step == 3 and all(torch.equal(saved[name], weight) for name, weight in made.model.lm.state_dict().items() if name in saved)
 
 
 @pytest.mark.parametrize("damage, why", [

@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pooling": ["mean_pool", "predictor_spans"],
         "contrastive": ["contrastive_loss", "cosine_matrix", "embedding_spread", "in_batch_accuracy"],
         "language_matching": ["LanguageMatchingHead", "language_matching_loss"],
-        "checkpoints": ["check_checkpoint", "last_checkpoint"],
+        "checkpoint_files": ["check_checkpoint", "last_checkpoint"],
         "language_model": ["capture_states", "decoder_layers", "next_token_loss"],
         "negatives": ["all_pairs", "cache_gradients", "competing_loss"],
         "adapters": ["LoraArguments", "add_adapters", "merge_adapters"],
