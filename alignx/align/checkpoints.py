@@ -22,7 +22,7 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
 
-from .language_model import predictable_labels
+from .token_loss import predictable_labels
 from ..errors import InputError, UsageError
 
 # %% ../../nbs/align/04c_checkpoints.ipynb #6531e05b

@@ -22,10 +22,11 @@ from transformers.utils import ModelOutput
 from .adapters import before_training, load_trained, save_trained
 from .contrastive import NORMALIZATIONS, Temperature
 from .language_matching import LanguageMatchingHead
-from .language_model import capture_states, decoder_layers, original_configs, predictable_labels, row_loss
+from .language_model import capture_states, decoder_layers, original_configs
 from .negatives import Cached, Competition, all_pairs, cached_loss, competing_loss, processes
 from .packing import check_packing, packed_rows, state_reader
 from .pooling import SOURCE, TARGET, PairEmbeddings, length_groups, mean_pool, pool_alone, pool_mirror, pool_row, predictor_spans
+from .token_loss import LearnedTokens, predictable_labels
 from ..errors import InputError, UsageError, unknown
 
 # %% ../../nbs/align/05_model.ipynb #729c463d
@@ -50,6 +51,7 @@ class AlignmentConfig:
     bidirectional: bool = field(default=False, metadata={"help": "contrast target to source as well"})
     packing: bool = field(default=False, metadata={"help": "read the rows of a batch as one, without padding; only where the architecture keeps them apart, which is checked"})
     distillation: float = field(default=0.0, metadata={"help": "on plain rows (replay), the share of the target that the model before training gives; 0 = the text alone"})
+    logit_chunk: int = field(default=1024, metadata={"help": "tokens whose logits are held at a time in the language-model loss; 0 = all"})
     mask_duplicates: bool = field(default=True, metadata={"help": "equal sentences are not negatives of each other"})
     include_self: bool = field(default=False, metadata={"help": "language matching counts each sentence paired with itself, as the published code does"})
 
@@ -78,7 +80,7 @@ def check_alignment(
         raise UsageError(f"contrastive_batch {config.contrastive_batch!r}: give 'step' or the number of pairs that compete, at least 2")
     if config.layer != "auto" and (isinstance(config.layer, (str, bool)) or config.layer < 0):
         raise UsageError(f"layer {config.layer!r}: give 'auto' or a number from 0 (the embeddings) to the model's number of layers")
-    for name, smallest in (("contrastive_weight", 0), ("language_matching_weight", 0), ("language_matching_size", 1)):
+    for name, smallest in (("contrastive_weight", 0), ("language_matching_weight", 0), ("language_matching_size", 1), ("logit_chunk", 0)):
         if getattr(config, name) < smallest:
             raise UsageError(f"{name} {getattr(config, name)}: must be at least {smallest}")
     if not 0 <= config.distillation <= 1:
@@ -296,12 +298,14 @@ class AlignmentModel(_Wrapper):
         labels = [predictable_labels(rows["labels"], rows["attention_mask"]) for rows in groups]
         count = sum((each != -100).sum() for each in labels) if num_items_in_batch is None else num_items_in_batch
         layer = self.alignment.layer if "contrastive" in self.alignment.objectives else 0
-        loss, sentences = 0, []
+        tokens, sentences = LearnedTokens(self.lm, *self._before, share=self.alignment.distillation, chunk=self.alignment.logit_chunk), []
         for rows, targets in zip(groups, labels):
             with packed_rows(self.lm, self.alignment.packing) as packed, capture_states(self.lm, layer) as states:
-                logits = self.lm(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], use_cache=False).logits
-            loss = loss + row_loss(logits, rows, targets, count, *self._before, share=self.alignment.distillation)
+                self.lm.base_model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], use_cache=False)
+            tokens.add(states["last"], rows, targets)
             sentences.append(sentence_embeddings(states["last"], *(rows[name] for name in ("attention_mask", "spans", "source_lang", "target_lang"))))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "lm" in self.alignment.objectives):
+            loss = tokens.loss(count)
         return loss, packed.unpack(states["layer"]), [torch.cat(each) for each in zip(*sentences)]
 
 # %% ../../nbs/align/05_model.ipynb #b91fde21
