@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from align_batches import CONFIGS, bare, collate, row, rows, tiny
-from alignx.align.language_model import decoder_layers, next_token_loss, predictable_labels
+from alignx.align.language_model import decoder_layers
 from alignx.align.model import AlignmentConfig, AlignmentModel, load_alignment, load_alignment_weights, rows_to_read, save_alignment, sentence_embeddings
 from alignx.align.pooling import SOURCE, TARGET
+from alignx.align.token_loss import next_token_loss, predictable_labels
 from alignx.errors import InputError, UsageError
 from transformers import AutoModelForCausalLM
 

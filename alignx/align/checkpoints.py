@@ -17,7 +17,7 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from .checkpoint_files import PARTIAL, check_checkpoint, disk_problem, last_checkpoint, prepare_output, publish, write_manifest
-from .language_model import predictable_labels
+from .token_loss import predictable_labels
 from ..errors import InputError, UsageError
 
 # %% ../../nbs/align/04c_checkpoints.ipynb #73437fc1

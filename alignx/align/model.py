@@ -21,11 +21,12 @@ from transformers.utils import ModelOutput
 from .adapters import before_training, load_trained, save_trained
 from .contrastive import Temperature
 from .language_matching import LanguageMatchingHead
-from .language_model import capture_states, decoder_layers, original_configs, predictable_labels, row_loss
+from .language_model import capture_states, decoder_layers, original_configs
 from .negatives import Cached, Competition, all_pairs, cached_loss, competing_loss, processes
 from .packing import check_packing, packed_rows, state_reader
 from .pooling import SOURCE, TARGET, PairEmbeddings, length_groups, mean_pool, pool_alone, pool_mirror, pool_row, predictor_spans
 from .settings import AlignmentConfig, competition_settings
+from .token_loss import LearnedTokens, predictable_labels
 from ..errors import InputError, UsageError
 
 # %% ../../nbs/align/05_model.ipynb #4f5b6708
@@ -192,12 +193,14 @@ class _Reading(_Wrapper):
         labels = [predictable_labels(rows["labels"], rows["attention_mask"]) for rows in groups]
         count = sum((each != -100).sum() for each in labels) if num_items_in_batch is None else num_items_in_batch
         layer = self.alignment.layer if "contrastive" in self.alignment.objectives else 0
-        loss, sentences = 0, []
+        tokens, sentences = LearnedTokens(self.lm, *self._before, share=self.alignment.distillation, chunk=self.alignment.logit_chunk), []
         for rows, targets in zip(groups, labels):
             with packed_rows(self.lm, self.alignment.packing) as packed, capture_states(self.lm, layer) as states:
-                logits = self.lm(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], use_cache=False).logits
-            loss = loss + row_loss(logits, rows, targets, count, *self._before, share=self.alignment.distillation)
+                self.lm.base_model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], use_cache=False)
+            tokens.add(states["last"], rows, targets)
             sentences.append(sentence_embeddings(states["last"], *(rows[name] for name in ("attention_mask", "spans", "source_lang", "target_lang"))))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "lm" in self.alignment.objectives):
+            loss = tokens.loss(count)
         return loss, packed.unpack(states["layer"]), [torch.cat(each) for each in zip(*sentences)]
 
 # %% ../../nbs/align/05_model.ipynb #bee369e0

@@ -33,6 +33,7 @@ class AlignmentConfig:
     bidirectional: bool = field(default=False, metadata={"help": "contrast target to source as well"})
     packing: bool = field(default=False, metadata={"help": "read the rows of a batch as one, without padding; only where the architecture keeps them apart, which is checked"})
     distillation: float = field(default=0.0, metadata={"help": "on plain rows (replay), the share of the target that the model before training gives; 0 = the text alone"})
+    logit_chunk: int = field(default=1024, metadata={"help": "tokens whose logits are held at a time in the language-model loss; 0 = all"})
     mask_duplicates: bool = field(default=True, metadata={"help": "equal sentences are not negatives of each other"})
     include_self: bool = field(default=False, metadata={"help": "language matching counts each sentence paired with itself, as the published code does"})
 
@@ -61,7 +62,7 @@ def check_alignment(
         raise UsageError(f"contrastive_batch {config.contrastive_batch!r}: give 'step' or the number of pairs that compete, at least 2")
     if config.layer != "auto" and (isinstance(config.layer, (str, bool)) or config.layer < 0):
         raise UsageError(f"layer {config.layer!r}: give 'auto' or a number from 0 (the embeddings) to the model's number of layers")
-    for name, smallest in (("contrastive_weight", 0), ("language_matching_weight", 0), ("language_matching_size", 1)):
+    for name, smallest in (("contrastive_weight", 0), ("language_matching_weight", 0), ("language_matching_size", 1), ("logit_chunk", 0)):
         if getattr(config, name) < smallest:
             raise UsageError(f"{name} {getattr(config, name)}: must be at least {smallest}")
     if not 0 <= config.distillation <= 1:

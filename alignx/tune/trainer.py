@@ -12,8 +12,9 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..align.adapters import AdapterTrainer, LoraArguments, add_adapters, load_trained, merge_adapters, save_trained
-from ..align.language_model import original_configs, predictable_labels, row_loss
+from ..align.language_model import original_configs
 from ..align.packing import check_packing, packed_rows
+from ..align.token_loss import LearnedTokens, loss_in_forward, predictable_labels
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 from .replay import mix_weights
@@ -25,6 +26,7 @@ class TuneArguments(LoraArguments, TrainingArguments):
 
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "columns that hold labels; ours is always 'labels'"})
     base_share: float = field(default=0.0, metadata={"help": "share of the base model's weights that is mixed in when training has ended"})
+    logit_chunk: int = field(default=1024, metadata={"help": "tokens whose logits are held at a time; 0 = all"})
     packing: bool = field(default=False, metadata={"help": "read the rows of a batch as one, without padding; only where the architecture keeps them apart, which is checked"})
     distillation: float = field(default=0.0, metadata={"help": "on plain rows (replay), the share of the target that the base model gives; 0 = the text alone"})
 
@@ -63,6 +65,8 @@ def check_arguments(
         raise UsageError(f"{type(args).__name__}: give the trainer alignx.tune.TuneArguments, which takes the same values")
     if args.n_gpu > 1:
         raise UsageError(f"{args.n_gpu} GPUs in one process: start with `torchrun --nproc_per_node {args.n_gpu}` or `accelerate launch`")
+    if args.logit_chunk < 0:
+        raise UsageError(f"logit_chunk {args.logit_chunk}: must be at least 0, which is all tokens at once")
     for name in ("base_share", "distillation"):
         if not 0 <= getattr(args, name) <= 1:
             raise UsageError(f"{name} {getattr(args, name)}: must be between 0 and 1")
@@ -75,6 +79,8 @@ COLUMNS = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "tar
 # %% ../../nbs/tune/01_trainer.ipynb #6f5916cc
 class InstructionTrainer(AdapterTrainer):
     "`transformers.Trainer` for stage 2: rows from `encode_rows(train_on='completion')` in, a plain Hugging Face folder out."
+
+    shows_logits = False  # only where predictions are asked for
 
     def __init__(self, model: PreTrainedModel, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, base_model=None, **kwargs):
         check_arguments(args, base_model)
@@ -105,13 +111,21 @@ class InstructionTrainer(AdapterTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "Next-token loss over the completions, this micro-batch's share of the optimiser step."
-        with packed_rows(self.model, self.args.packing):
+        tokens = LearnedTokens(self.model, self.base_model, self.args.distillation, self.args.logit_chunk)
+        labels = predictable_labels(inputs["labels"], inputs["attention_mask"])
+        with packed_rows(self.model, self.args.packing), loss_in_forward(tokens, inputs, labels, num_items_in_batch, self.shows_logits):
             output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
-        output["loss"] = row_loss(output["logits"], inputs, predictable_labels(inputs["labels"], inputs["attention_mask"]), num_items_in_batch, self.base_model, self.args.distillation)
         loss = output["loss"] * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
         if model.training and not loss.isfinite():
             raise InputError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate, or use bf16 instead of fp16")
         return (loss, output) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        self.shows_logits = not prediction_loss_only
+        try:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        finally:
+            self.shows_logits = False
 
     def write_model(self, directory, state_dict): save_trained(self.model, directory, self.original, state_dict, self.in_checkpoint)
 
