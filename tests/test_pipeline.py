@@ -219,6 +219,7 @@ def test_a_watched_run_looks_at_validation_rows_and_keeps_the_best_checkpoint(tm
 
     from alignx.building import load_model
     from alignx.evaluate.alignment import heldout_retrieval
+    from alignx.explore.plots import training_losses
 
     changes = {"align.eval_strategy": "steps", "align.eval_steps": "2", "align.load_best_model_at_end": "true", "align.metric_for_best_model": "retrieval_layer_2", "align.greater_is_better": "true"}
     changes |= {"align.learning_rate": "0.01", "align.diagnostics_steps": "2", "align.logging_steps": "2", "evaluate.validation_tuples": "30"}
@@ -229,6 +230,8 @@ def test_a_watched_run_looks_at_validation_rows_and_keeps_the_best_checkpoint(tm
     log = pd.read_parquet(tmp_path / "tables" / "align_log.parquet")
     measured = log.dropna(subset="eval_retrieval_layer_2").set_index("step")["eval_retrieval_layer_2"]
     assert list(measured.index) == [2, 4] and log["gradient_norm_lm"].notna().sum() == 2 and log["loss"].notna().sum() == 2
+    titles = [axis.get_title() for axis in training_losses(log).axes]
+    assert titles == ["loss", "lm loss", "contrastive loss", "language matching loss"], "a weighted loss is no panel of its own"
     model, tokenizer = load_model(str(tmp_path / "aligned"))
     assert heldout_retrieval(validation, tokenizer)(model)["retrieval_layer_2"] == measured.max(), "the model that was kept is the best one"
 
