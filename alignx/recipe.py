@@ -138,7 +138,7 @@ def _check_training(part: str, values: object, where: str) -> dict:
         for name in values:
             if name not in names:
                 raise unknown("recipe key", name, names, where)
-    return dict(values)
+    return {name: "no" if value is False and name.endswith("_strategy") else value for name, value in values.items()}  # YAML reads `no` as false
 
 
 def make_recipe(
@@ -199,7 +199,7 @@ def read_values(source: str | Path) -> dict:  # plain values
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or 'not UTF-8 text'}); mend the file") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path}: holds no table of names and values; start from recipes/demo.yaml")
+        raise InputError(f"{path}: holds no table of names and values; start from recipes/one_gpu.yaml")
     return values
 
 

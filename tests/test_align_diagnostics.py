@@ -1,6 +1,8 @@
 """What training tells: gradients per objective, copying, collapse, measures at evaluation."""
 import logging
 import math
+import os
+import socket
 from copy import deepcopy
 from dataclasses import replace
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from align_batches import CONFIGS, bare, collate, rows, tiny
+from align_batches import CONFIGS, bare, collate, row, rows, tiny
 from alignx.align.diagnostics import collapse, copying, copying_report, diagnose, gradient_report, new_alarms, objective_gradients, weighted_losses
 from alignx.align.model import AlignmentConfig, AlignmentModel
 from alignx.align.trainer import AlignmentArguments, AlignmentTrainer, check_whole
@@ -91,7 +93,7 @@ def test_norms_and_cosines_make_up_the_gradient_that_trainer_clips(tmp_path):
         assert math.isclose(line["grad_norm"], math.sqrt(whole), rel_tol=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{"gradient_accumulation_steps": 2}, {"activation_checkpointing": True}, {"pooling": "alone", "bf16": True}, {"objectives": "contrastive"}, {"objectives": "lm"}])
+@pytest.mark.parametrize("settings", [{"gradient_accumulation_steps": 2}, {"activation_checkpointing": True}, {"pooling": "alone", "bf16": True}, {"objectives": "contrastive"}, {"objectives": "lm"}, {"lora_rank": 2}])
 def test_training_is_the_same_with_and_without_to_the_last_bit(tmp_path, settings):
     found = []
     for every in (0, 2):
@@ -103,6 +105,37 @@ def test_training_is_the_same_with_and_without_to_the_last_bit(tmp_path, setting
     assert [line["loss"] for line in plain_log] == [line["loss"] for line in log]
     names = [f"gradient_norm_{name}" for name in run.model.alignment.objectives] + ["alone_retrieval_accuracy"] * ("contrastive" in run.model.alignment.objectives)
     assert [all(name in line for name in names) for line in log] == [True, False, True, False] and not any(name in plain_log[0] for name in names)
+
+
+SAME_LENGTH = [row(3, 4, 10, 11 + i % 2, seed=i) for i in range(8)]
+TWO_DEVICES = {"objectives": "lm,contrastive", "max_steps": 2, "optim": "sgd", "max_grad_norm": 0, "learning_rate": 0.5, "train_sampling_strategy": "sequential", "eval_strategy": "steps", "eval_steps": 1}
+
+
+def on_device(rank, port, folder):
+    "One of two processes of a run with DDP, with diagnostics and without."
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    for every in (0, 1):
+        run = trainer(folder, SAME_LENGTH, eval_dataset=SAME_LENGTH, measures=lambda lm: {"weight": lm.get_input_embeddings().weight.sum().item()}, **TWO_DEVICES, per_device_train_batch_size=2, diagnostics_steps=every)
+        run.train()
+        torch.save((run.model.state_dict(), run.state.log_history), f"{folder}/rank{rank}_{every}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_devices_report_what_one_with_twice_the_batch_reports(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(on_device, (port, str(tmp_path)), nprocs=2)
+    plain, watched, other = (torch.load(tmp_path / name) for name in ("rank0_0.pt", "rank0_1.pt", "rank1_1.pt"))
+    assert all(torch.equal(plain[0][name], watched[0][name]) and torch.equal(watched[0][name], other[0][name]) for name in plain[0])
+    alone = trainer(tmp_path / "alone", SAME_LENGTH, eval_dataset=SAME_LENGTH, measures=lambda lm: {}, **TWO_DEVICES, diagnostics_steps=1)
+    alone.train()
+    logged = [entry for entry in watched[1] if "loss" in entry]
+    for line, expected in zip(logged, lines(alone), strict=True):
+        for name in ("gradient_norm_lm", "gradient_norm_contrastive", "gradient_cosine_lm_contrastive"):
+            assert math.isclose(line[name], expected[name], rel_tol=1e-3, abs_tol=1e-5), name
+    measured = [[entry["eval_weight"] for entry in log if "eval_weight" in entry] for _, log in (watched, other)]
+    assert len(measured[0]) == 2 and measured[0] == measured[1]
 
 
 def test_weighted_components_add_up_and_only_those_that_are_on_are_logged(tmp_path):
@@ -121,7 +154,7 @@ def test_weighted_components_add_up_and_only_those_that_are_on_are_logged(tmp_pa
 @pytest.mark.parametrize("pooling", ["row", "mirror", "alone"])
 def test_copying_report_compares_the_same_pairs(pooling):
     "Against texts that are built and read one by one."
-    batch = collate([one for each in rows(4) for one in (each, {**each, "spans": [{1: 2, 2: 1}.get(mark, 0) for mark in each["spans"]]})] if pooling == "mirror" else rows(6))
+    batch = collate([one for each in rows(12, seed=2) for one in (each, {**each, "spans": [{1: 2, 2: 1}.get(mark, 0) for mark in each["spans"]]})] if pooling == "mirror" else rows(6))
     model = AlignmentModel(dropping(), replace(CONFIG, pooling=pooling)).train()
     found = copying_report(model, batch)
     assert model.lm.training

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alignx.errors import InputError, UsageError
 from alignx.evaluate import alignment
-from alignx.evaluate.alignment import alignment_items, alignment_table, best_layer, compare_items, margin_score, mexa_score
+from alignx.evaluate.alignment import alignment_items, alignment_table, best_layer, compare_items, heldout_retrieval, margin_score, mexa_score
 from alignx.evaluate.alignment import retrieval_accuracy, sentence_scores, summarise, tabulate
 from evaluate_tools import byte_tokenizer, tiny_model
 
@@ -214,3 +214,29 @@ def test_tabulate_keeps_models_apart(tiny):
     both = tabulate(pd.concat([items, items.assign(model="tuned", value=0.0)]), resamples=20)
     assert (both.loc[both["model"] == "tuned", "value"] == 0).all()
     assert both["model"].value_counts().nunique() == 1
+
+
+def test_heldout_measure_is_the_mean_of_the_definitions(tiny):
+    "Against sentences embedded one by one and double loops, over both languages and both directions."
+    from alignx.evaluate.embeddings import embed_layers
+
+    rows, expected = parallel(), {layer: [] for layer in range(4)}
+    for language in ("de", "sw"):
+        some = parallel(languages=[language])
+        a, b = (np.concatenate([embed_layers(*tiny, [text]) for text in some[side]], axis=1) for side in ("source", "target"))
+        for layer in range(4):
+            scores = naive(a[layer], b[layer])
+            expected[layer] += [np.mean(scores["forward"]), np.mean(scores["backward"])]
+    tiny[0].train()
+    found = heldout_retrieval(rows, tiny[1], batch_size=5)(tiny[0])
+    assert tiny[0].training and found == pytest.approx({f"retrieval_layer_{layer}": np.mean(values) for layer, values in expected.items()}, abs=1e-12)
+    tiny[0].eval()
+    german = heldout_retrieval(rows, tiny[1], languages=["en", "de"])(tiny[0])
+    assert german == pytest.approx({f"retrieval_layer_{layer}": np.mean(values[:2]) for layer, values in expected.items()}, abs=1e-12)
+
+
+def test_heldout_measure_names_a_language_that_is_not_there(tiny):
+    with pytest.raises(UsageError, match="unknown language 'ed'"):
+        heldout_retrieval(parallel(), tiny[1], languages=["en", "ed"])
+    with pytest.raises(UsageError, match="no pair between de, sw; the pairs are en-de, en-sw"):
+        heldout_retrieval(parallel(), tiny[1], languages=["de", "sw"])

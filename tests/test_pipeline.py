@@ -212,3 +212,41 @@ def test_a_changed_file_of_a_moses_pair_is_noticed(tmp_path):
     after = [describe_source(str(tmp_path / name)) for name in ("pairs", "pairs.en")]
     assert all(a != b for a, b in zip(before, after))
     assert describe_source("org/a-dataset-on-the-hub") == "org/a-dataset-on-the-hub" and describe_source(None) is None
+
+
+def test_a_watched_run_looks_at_validation_rows_and_keeps_the_best_checkpoint(tmp_path):
+    from datasets import Dataset
+
+    from alignx.building import load_model
+    from alignx.evaluate.alignment import heldout_retrieval
+
+    changes = {"align.eval_strategy": "steps", "align.eval_steps": "2", "align.load_best_model_at_end": "true", "align.metric_for_best_model": "retrieval_layer_2", "align.greater_is_better": "true"}
+    changes |= {"align.learning_rate": "0.01", "align.diagnostics_steps": "2", "align.logging_steps": "2", "evaluate.validation_tuples": "30"}
+    run = Run(make_recipe(values(tmp_path, **changes)), lambda line: None)
+    pipeline.build(run), pipeline.align(run)
+    test, validation = (Dataset.from_parquet(str(tmp_path / "data" / f"{name}.parquet")) for name in ("test", "validation"))
+    assert len(set(validation["id"])) == 30 and not set(validation["id"]) & set(test["id"])
+    log = pd.read_parquet(tmp_path / "tables" / "align_log.parquet")
+    measured = log.dropna(subset="eval_retrieval_layer_2").set_index("step")["eval_retrieval_layer_2"]
+    assert list(measured.index) == [2, 4] and log["gradient_norm_lm"].notna().sum() == 2 and log["loss"].notna().sum() == 2
+    model, tokenizer = load_model(str(tmp_path / "aligned"))
+    assert heldout_retrieval(validation, tokenizer)(model)["retrieval_layer_2"] == measured.max(), "the model that was kept is the best one"
+
+
+def test_watching_needs_rows_of_its_own_and_excludes_them_from_training(tmp_path):
+    for split in ("test", "train", "null"):
+        with pytest.raises(UsageError, match="validation_split"):
+            pipeline.build(Run(make_recipe(values(tmp_path, **{"align.eval_strategy": "epoch", "evaluate.validation_split": split})), lambda line: None))
+    texts = [{"id": str(i), "text": {"en": f"sentence number {i} of them", "de": f"Satz Nummer {i} von ihnen"}, "domain": "d", "split": split} for i, split in enumerate(["train"] * 30 + ["test"] * 5 + ["validation"] * 5)]
+    texts += [{**texts[-1], "id": "leak", "split": "train"}]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(each) + "\n" for each in texts), encoding="utf-8")
+    kept = []
+    for strategy in ("no", "steps"):
+        folder = tmp_path / strategy
+        changes = {"data.parallel": str(tmp_path / "corpus.jsonl"), "data.instructions": "null", "languages": "[en, de]", "align.eval_strategy": strategy, "data.filters": "[in the evaluation rows]"}
+        run = Run(make_recipe(values(folder, **changes)), lambda line: None)
+        pipeline.build(run)
+        kept.append(json.loads((folder / "data" / "card.json").read_text())["pairs"]["kept"])
+        assert (folder / "data" / "validation.parquet").is_file() == (strategy == "steps")
+        assert run.recipe.align["eval_strategy"] == strategy, "YAML reads no as false"
+    assert kept[0] == kept[1] + 1

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from ..align.adapters import AdapterTrainer, LoraArguments, add_adapters, load_trained, merge_adapters, save_trained
 from ..align.language_model import original_configs, predictable_labels, row_loss
+from ..align.packing import check_packing, packed_rows
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 from .replay import mix_weights
@@ -24,6 +25,7 @@ class TuneArguments(LoraArguments, TrainingArguments):
 
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "columns that hold labels; ours is always 'labels'"})
     base_share: float = field(default=0.0, metadata={"help": "share of the base model's weights that is mixed in when training has ended"})
+    packing: bool = field(default=False, metadata={"help": "read the rows of a batch as one, without padding; only where the architecture keeps them apart, which is checked"})
     distillation: float = field(default=0.0, metadata={"help": "on plain rows (replay), the share of the target that the base model gives; 0 = the text alone"})
 
     def __post_init__(self):
@@ -83,6 +85,8 @@ class InstructionTrainer(AdapterTrainer):
             eval_dataset = check_completions(eval_dataset, "eval_dataset")
         if data_collator is None and processing_class is not None:
             data_collator = AlignmentCollator(processing_class)
+        if args.packing:
+            check_packing(model)
         add_adapters(model, args)
         self.original, self.base_model = original_configs(model), base_model.eval() if base_model is not None else None
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
@@ -101,7 +105,8 @@ class InstructionTrainer(AdapterTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "Next-token loss over the completions, this micro-batch's share of the optimiser step."
-        output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+        with packed_rows(self.model, self.args.packing):
+            output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
         output["loss"] = row_loss(output["logits"], inputs, predictable_labels(inputs["labels"], inputs["attention_mask"]), num_items_in_batch, self.base_model, self.args.distillation)
         loss = output["loss"] * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
         if model.training and not loss.isfinite():
