@@ -29,6 +29,8 @@ class ShardedOnCPU(AlignmentTrainer):
     def create_accelerator_and_postprocess(self):
         super().create_accelerator_and_postprocess()
         state, plugin = self.accelerator.state, FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="TRANSFORMER_BASED_WRAP", state_dict_type=self.layout)
+        if self.args.bf16:
+            plugin.set_mixed_precision("bf16")
         state.distributed_type, state.fsdp_plugin, self.is_fsdp_enabled = DistributedType.FSDP, plugin, True
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # as AcceleratorState does
 
@@ -50,9 +52,9 @@ def mirrored(some: list[dict]) -> dict:
     return collate(twins)
 
 
-def trainer(folder: Path, count: int = 24, tied: bool = True, dropout: float = 0.0, sharded: str | None = None, rows: list | None = None, **settings) -> AlignmentTrainer:
-    "A tiny Llama, and rows in a fixed order."
-    config = deepcopy(CONFIGS["llama"])
+def trainer(folder: Path, count: int = 24, tied: bool = True, dropout: float = 0.0, sharded: str | None = None, rows: list | None = None, model: str = "llama", **settings) -> AlignmentTrainer:
+    "A tiny model, and rows in a fixed order."
+    config = deepcopy(CONFIGS[model])
     config.tie_word_embeddings, config.attention_dropout = tied, dropout
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(config).float()

@@ -98,6 +98,19 @@ def test_adamw_clipping_and_rates_of_the_heads(tmp_path, devices):
     assert furthest(first["weights"], alone["weights"]) < 2e-4, "a fifteenth of what three steps of 1e-3 can move"
 
 
+@pytest.mark.parametrize("model", ["llama", "xglm"])
+def test_half_precision_does_not_round_the_losses(tmp_path, model):
+    "FSDP2 would round what comes out of the model, and the gradients of the pairs that go in, to three digits. XGLM needs its inputs rounded."
+    case = {"model": model, "learn_temperature": True, "pooling": "mirror", "per_device_train_batch_size": 4, "max_steps": 2}
+    alone = train(tmp_path / "one", **case, gradient_accumulation_steps=4)
+    first, _ = two(tmp_path / "two", **case, gradient_accumulation_steps=2, bf16=True, activation_checkpointing=True, **DEVICES["fsdp2"])
+    for ours, expected in zip(first["log"], alone["log"], strict=True):
+        for value in ("lm_loss", "contrastive_loss"):
+            assert ours[value] == pytest.approx(expected[value], rel=5e-3)
+            assert ours[value] != torch.tensor(ours[value]).bfloat16().item()
+    assert all(weight.dtype == torch.float32 for weight in first["weights"].values())
+
+
 def test_a_last_batch_without_enough_rows_is_filled_up_from_the_first(tmp_path):
     "accelerate's default, `even_batches`: 22 rows become 24, of which the last two are the first two again."
     case = {"objectives": "lm,contrastive", "gradient_accumulation_steps": 1}

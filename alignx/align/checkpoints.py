@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['PlainTrainer']
 
-# %% ../../nbs/align/04c_checkpoints.ipynb #cc6486cc
+# %% ../../nbs/align/04c_checkpoints.ipynb #79e70841
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list, gather_object
@@ -142,8 +143,18 @@ class _SafeSaving(_Resuming):
             publish(staged, final)
             rotate_checkpoints(str(final.parent), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
 
-# %% ../../nbs/align/04c_checkpoints.ipynb #2497c50b
-class PlainTrainer(_SafeSaving):
+# %% ../../nbs/align/04c_checkpoints.ipynb #e2628ee7
+class _FullLosses(_SafeSaving):
+    "A Trainer whose losses keep the precision that they were computed in."
+
+    def _wrap_model(self, model, *args, **kwargs):
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if getattr(plugin, "fsdp_version", None) == 2 and plugin.mixed_precision_policy is not None:
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
+        return super()._wrap_model(model, *args, **kwargs)
+
+# %% ../../nbs/align/04c_checkpoints.ipynb #c5c9a248
+class PlainTrainer(_FullLosses):
     "A Trainer of encoded rows whose checkpoints are plain model folders, tokenizer included, that appear whole or not at all."
 
     def write_model(self, directory: str, state_dict: dict | None):
