@@ -52,7 +52,7 @@ def test_alone_equals_reading_each_sentence_by_itself():
     aligned, some = model(pooling="alone"), rows(3)
     batch = collate(some, "left")
     from alignx.align.model import pair_embeddings
-    pairs = pair_embeddings(aligned.lm, aligned.alignment, torch.zeros(*batch["input_ids"].shape, 32), batch["input_ids"], batch["attention_mask"], batch["spans"])
+    pairs = pair_embeddings(aligned.lm, aligned.alignment, batch, torch.zeros(*batch["input_ids"].shape, 32))
     for i, one in enumerate(some):
         for vectors, side in ((pairs.source, SOURCE), (pairs.target, TARGET)):
             ids = [1] + [token for token, span in zip(one["input_ids"], one["spans"]) if span == side]
@@ -71,7 +71,7 @@ def test_alone_has_not_read_the_other_side_and_row_has():
         for name, each in (("one", one), ("changed", changed)):
             batch = collate([each])
             hidden = states_up_to(aligned.lm, 2, batch["input_ids"], batch["attention_mask"])
-            targets[pooling, name] = pair_embeddings(aligned.lm, aligned.alignment, hidden, batch["input_ids"], batch["attention_mask"], batch["spans"]).target
+            targets[pooling, name] = pair_embeddings(aligned.lm, aligned.alignment, batch, hidden).target
     assert not torch.allclose(targets["row", "one"], targets["row", "changed"], atol=1e-4)
     assert torch.equal(targets["alone", "one"], targets["alone", "changed"])
 

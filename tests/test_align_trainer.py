@@ -19,6 +19,13 @@ def trainer(folder, data, model=None, collator=collate, eval_dataset=None, **set
     return AlignmentTrainer(model or tiny(), args, collator, Dataset.from_list(data), None if eval_dataset is None else Dataset.from_list(eval_dataset))
 
 
+def with_dropout():
+    config = deepcopy(CONFIGS["gpt2"])
+    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.2
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config)
+
+
 def weights(trained):
     return {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
 
@@ -35,8 +42,64 @@ def test_four_micro_batches_of_one_row_are_one_batch_of_four(tmp_path, side):
     assert math.isclose(log["loss"], other_log["loss"], rel_tol=1e-4) and math.isclose(log["lm_loss"], other_log["lm_loss"], rel_tol=1e-4)
 
 
+@pytest.mark.parametrize("pooling", ["row", "alone"])
+def test_micro_batches_compete_as_one_batch(tmp_path, pooling):
+    data, found = rows(8), []
+    for size, steps in ((8, 1), (2, 4)):
+        run = trainer(tmp_path, data, objectives="lm,contrastive", pooling=pooling, per_device_train_batch_size=size, gradient_accumulation_steps=steps, max_steps=2, optim="sgd", max_grad_norm=0)
+        run.train()
+        found.append((weights(run), run.state.log_history[0]))
+    (one, log), (other, other_log) = found
+    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+    assert all(math.isclose(log[name], other_log[name], rel_tol=1e-4) for name in ("loss", "lm_loss", "contrastive_loss", "retrieval_accuracy", "contrastive_pairs"))
+
+
+@pytest.mark.parametrize("pooling", ["row", "alone"])
+def test_dropout_is_the_same_in_both_passes(tmp_path, monkeypatch, pooling):
+    import alignx.align.model as module
+
+    seen, original = [], module.pair_embeddings
+    monkeypatch.setattr(module, "pair_embeddings", lambda *args: seen.append(original(*args)) or seen[-1])
+    run = trainer(tmp_path, rows(8), model=with_dropout(), objectives="lm,contrastive", pooling=pooling, per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=1)
+    run.train()
+    assert len(seen) == 8 and all(torch.allclose(a.source, b.source, atol=1e-5) and torch.allclose(a.target, b.target, atol=1e-5) for a, b in zip(seen[:4], seen[4:]))
+    again = run.model.train()(**collate(rows(2)), embed_only=True).source
+    assert not torch.allclose(again, run.model(**collate(rows(2)), embed_only=True).source, atol=1e-3), "dropout is on"
+
+
+def test_sizes_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="an optimiser step has 8 pairs"):
+        trainer(tmp_path, rows(8), contrastive_batch=3, per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    with pytest.raises(UsageError, match="learn_temperature"):
+        trainer(tmp_path, rows(8), objectives="lm", learn_temperature=True)
+
+
+def test_the_heads_have_a_rate_of_their_own_and_the_temperature_moves(tmp_path):
+    run = trainer(tmp_path, rows(8), objectives="lm,contrastive", learn_temperature=True, learning_rate=1e-5, heads_learning_rate=1e-2, weight_decay=0.1, max_steps=3, optim="adamw_torch", lr_scheduler_type="constant")
+    before = run.model.temperature.item()
+    run.train()
+    groups = {tuple(sorted({group["lr"], group["weight_decay"]})): len(group["params"]) for group in run.optimizer.param_groups if group["params"]}
+    assert groups[0.0, 1e-2] == 1, "the temperature does not decay"
+    assert abs(run.model.temperature.item() - before) > 1e-3
+
+
+def test_a_bad_row_of_a_later_micro_batch_is_named_in_the_first_pass(tmp_path):
+    data = rows(8)
+    run = trainer(tmp_path, data, per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=1, train_sampling_strategy="sequential")
+    embed = run.model.lm.get_input_embeddings()
+    bad = data[5]["input_ids"]
+
+    def poison(module, args, out):
+        hit = torch.tensor([ids[: len(bad)] == bad for ids in args[0].tolist()])
+        return torch.where(hit[:, None, None], float("nan"), out)
+
+    embed.register_forward_hook(poison)
+    with pytest.raises(InputError, match=r"step 1, micro-batch 3 of 4: .*rows \[1\]"):
+        run.train()
+
+
 def test_accumulation_averages_the_alignment_losses_of_micro_batches(tmp_path):
-    run = trainer(tmp_path, rows(8), per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=1, train_sampling_strategy="sequential", optim="sgd", max_grad_norm=0, lr_scheduler_type="constant")
+    run = trainer(tmp_path, rows(8), contrastive_batch=4, per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=1, train_sampling_strategy="sequential", optim="sgd", max_grad_norm=0, lr_scheduler_type="constant")
     before = weights(run)
     parts = [run.model(**collate(rows(8)[start : start + 4])) for start in (0, 4)]
     count = sum((collate(rows(8)[start : start + 4])["labels"][:, 1:] != -100).sum() for start in (0, 4))

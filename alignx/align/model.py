@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'POOLINGS', 'HEADS', 'CONFIG', 'AlignmentConfig', 'check_alignment', 'pair_embeddings',
-           'sentence_embeddings', 'AlignmentOutput', 'contrastive_part', 'combine', 'check_model', 'check_mirror',
-           'rows_to_read', 'AlignmentModel', 'save_alignment', 'load_alignment_weights', 'load_alignment']
+           'sentence_embeddings', 'AlignmentOutput', 'competition_settings', 'contrastive_part', 'combine',
+           'check_model', 'check_mirror', 'rows_to_read', 'AlignmentModel', 'save_alignment', 'load_alignment_weights',
+           'load_alignment']
 
 # %% ../../nbs/align/05_model.ipynb #b32158c1
 import json
@@ -20,9 +21,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .contrastive import contrastive_loss, embedding_spread, in_batch_accuracy
+from .contrastive import NORMALIZATIONS, Temperature
 from .language_matching import LanguageMatchingHead
 from .language_model import capture_states, decoder_layers, load_language_model_weights, original_configs, predictable_labels, row_loss, save_language_model, states_up_to
+from .negatives import Cached, Competition, all_pairs, cached_loss, competing_loss, processes
 from .pooling import SOURCE, TARGET, PairEmbeddings, length_groups, mean_pool, pool_alone, pool_mirror, pool_row, predictor_spans
 from ..errors import InputError, UsageError, unknown
 
@@ -38,7 +40,10 @@ class AlignmentConfig:
     objectives: tuple[str, ...] = field(default=OBJECTIVES, metadata={"help": "any of lm, contrastive, language_matching; a comma list is fine; 'lm' alone is plain continual pre-training"})
     layer: int | str = field(default="auto", metadata={"help": "layer of the contrastive loss, as in hidden_states (0 = embeddings); 'auto' = where the base model's retrieval peaks"})
     pooling: str = field(default="row", metadata={"help": "row (source and target of one row), mirror (sources of both directions), alone (each side read by itself)"})
+    contrastive_batch: int | str = field(default="step", metadata={"help": "pairs that compete: a number, whatever the micro-batch and the devices, or 'step' for all of an optimiser step"})
     temperature: float = field(default=0.1, metadata={"help": "divides the cosines of the contrastive loss"})
+    learn_temperature: bool = field(default=False, metadata={"help": "train the temperature, from `temperature` on; see heads_learning_rate"})
+    normalization: str = field(default="none", metadata={"help": "center or whiten the sentences of the batch before their cosines, against states that all look alike"})
     contrastive_weight: float = field(default=0.3, metadata={"help": "weight of the contrastive loss"})
     language_matching_weight: float = field(default=0.4, metadata={"help": "weight of the language-matching loss"})
     language_matching_size: int = field(default=128, metadata={"help": "width of the language-matching head"})
@@ -62,10 +67,14 @@ def check_alignment(
             raise unknown("objective", name, OBJECTIVES)
     if not config.objectives or len(set(config.objectives)) < len(config.objectives):
         raise UsageError(f"objectives {config.objectives}: name at least one of {', '.join(OBJECTIVES)}, each once")
-    if config.pooling not in POOLINGS:
-        raise unknown("pooling", config.pooling, POOLINGS)
-    if isinstance(config.layer, str) and config.layer.isdecimal():
-        config.layer = int(config.layer)
+    for name, choices in (("pooling", POOLINGS), ("normalization", NORMALIZATIONS)):
+        if getattr(config, name) not in choices:
+            raise unknown(name, getattr(config, name), choices)
+    for name in ("layer", "contrastive_batch"):
+        if isinstance(getattr(config, name), str) and getattr(config, name).isdecimal():
+            setattr(config, name, int(getattr(config, name)))
+    if config.contrastive_batch != "step" and (isinstance(config.contrastive_batch, (str, bool)) or config.contrastive_batch < 2):
+        raise UsageError(f"contrastive_batch {config.contrastive_batch!r}: give 'step' or the number of pairs that compete, at least 2")
     if config.layer != "auto" and (isinstance(config.layer, (str, bool)) or config.layer < 0):
         raise UsageError(f"layer {config.layer!r}: give 'auto' or a number from 0 (the embeddings) to the model's number of layers")
     for name, smallest in (("contrastive_weight", 0), ("language_matching_weight", 0), ("language_matching_size", 1)):
@@ -73,22 +82,25 @@ def check_alignment(
             raise UsageError(f"{name} {getattr(config, name)}: must be at least {smallest}")
     if not 0 <= config.distillation <= 1:
         raise UsageError(f"distillation {config.distillation}: must be between 0 and 1")
+    if config.learn_temperature and "contrastive" not in config.objectives:
+        raise UsageError("learn_temperature: only the contrastive loss has a temperature; add it to the objectives, or leave learn_temperature out")
     if config.temperature <= 0:
         raise UsageError(f"temperature {config.temperature}: must be above 0; 0.1 is the paper's")
 
 # %% ../../nbs/align/05_model.ipynb #4f5b6708
 def pair_embeddings(
-    lm: PreTrainedModel,  # read again for pooling="alone"
+    lm: PreTrainedModel,  # read for "alone", and for the others if `hidden` is None
     config: AlignmentConfig,
-    hidden: torch.Tensor | None,  # states of the chosen layer [B, T, D]; not needed for "alone"
-    input_ids: torch.Tensor,  # [B, T]
-    attention_mask: torch.Tensor,  # [B, T]
-    spans: torch.Tensor,  # [B, T]
+    batch: dict,  # input_ids, attention_mask, spans [B, T]
+    hidden: torch.Tensor | None = None,  # states of the chosen layer [B, T, D], if the batch was read already
 ) -> PairEmbeddings:  # B pairs; B / 2 for "mirror"
-    "The two sides of every pair, pooled in the form that the config asks for."
+    "The two sides of every pair, pooled in the form that the config asks for, reading no more layers than that needs."
+    ids, mask, spans = (batch[name] for name in ("input_ids", "attention_mask", "spans"))
+    read = partial(states_up_to, lm, config.layer)
     if config.pooling == "alone":
-        return pool_alone(partial(states_up_to, lm, config.layer), input_ids, attention_mask, spans, lm.config.get_text_config().bos_token_id)
-    return pool_mirror(hidden, input_ids, spans) if config.pooling == "mirror" else pool_row(hidden, input_ids, spans)
+        return pool_alone(read, ids, mask, spans, lm.config.get_text_config().bos_token_id)
+    hidden = read(ids, mask) if hidden is None else hidden
+    return pool_mirror(hidden, ids, spans) if config.pooling == "mirror" else pool_row(hidden, ids, spans)
 
 # %% ../../nbs/align/05_model.ipynb #45ae63aa
 def sentence_embeddings(
@@ -121,20 +133,29 @@ class AlignmentOutput(ModelOutput):
     language_matching_majority: torch.Tensor | None = None  # accuracy of the commoner answer
     language_matching_same_share: torch.Tensor | None = None  # class balance: share of pairs in one language
 
+# %% ../../nbs/align/05_model.ipynb #a46fbbb1
+def competition_settings(
+    config: AlignmentConfig,
+) -> dict:  # keyword arguments of `competing_loss`
+    "How pairs compete."
+    size = None if config.contrastive_batch == "step" else config.contrastive_batch
+    return {"contrastive_batch": size, "bidirectional": config.bidirectional, "mask_duplicates": config.mask_duplicates, "normalization": config.normalization}
+
 # %% ../../nbs/align/05_model.ipynb #a9926ec9
 def contrastive_part(
     config: AlignmentConfig,
     pairs: PairEmbeddings,
+    temperature: float | torch.Tensor | None = None,  # None: the config's
+    gather: bool = False,  # compete with the pairs of all devices
+    cached: Cached | None = None,  # compete with the pairs of the whole step, as the cache says
 ) -> dict:  # contrastive_loss, retrieval_accuracy, spread, contrastive_pairs
     "The contrastive loss over the usable pairs, and the numbers to watch beside it."
-    source, target, keys = pairs.source[pairs.usable], pairs.target[pairs.usable], pairs.keys[pairs.usable]
-    keys = keys if config.mask_duplicates else None
-    return {
-        "contrastive_loss": contrastive_loss(source, target, config.temperature, bidirectional=config.bidirectional, keys=keys),
-        "retrieval_accuracy": in_batch_accuracy(source, target, keys),
-        "spread": embedding_spread(source),
-        "contrastive_pairs": pairs.usable.sum(),
-    }
+    temperature = config.temperature if temperature is None else temperature
+    if cached is not None:
+        return cached_loss(pairs, cached, temperature)
+    count = len(pairs.source)
+    competition = all_pairs(pairs, [count]) if gather else Competition(pairs, torch.arange(count, device=pairs.source.device))
+    return competing_loss(competition, temperature, **competition_settings(config))
 
 # %% ../../nbs/align/05_model.ipynb #7a3c9de3
 def combine(
@@ -234,21 +255,38 @@ class AlignmentModel(_Wrapper):
         if "language_matching" in self.alignment.objectives:
             head = LanguageMatchingHead(lm.config.get_text_config().hidden_size, self.alignment.language_matching_size)
             self.heads["language_matching"] = head.to(lm.device)
+        if self.alignment.learn_temperature:
+            self.heads["temperature"] = Temperature(self.alignment.temperature).to(lm.device)
 
-    def forward(self, input_ids, attention_mask, labels, spans, source_lang, target_lang, num_items_in_batch=None) -> AlignmentOutput:
-        "Losses of encoded rows: all [B, T] but the languages [B]. `num_items_in_batch` as in `next_token_loss`."
-        config, objectives = self.alignment, self.alignment.objectives
+    @property
+    def temperature(self) -> float | torch.Tensor:
+        "The config's number, or the learned one [1]."
+        return self.heads["temperature"]() if "temperature" in self.heads else self.alignment.temperature
+
+    def forward(self, input_ids, attention_mask, labels, spans, source_lang, target_lang, num_items_in_batch=None, embed_only=False, cached=None) -> AlignmentOutput | PairEmbeddings:
+        "Losses of encoded rows: all [B, T] but the languages [B]. `num_items_in_batch` as in `next_token_loss`; `embed_only` for the pairs alone, `cached` for their place in the step."
+        config, objectives, pairs = self.alignment, self.alignment.objectives, None
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "spans": spans, "source_lang": source_lang, "target_lang": target_lang}
+        if config.pooling == "mirror" and "contrastive" in objectives:
+            check_mirror(source_lang, target_lang)
+        if embed_only or (config.pooling == "alone" and "contrastive" in objectives):
+            pairs = pair_embeddings(self.lm, config, batch)
+        if embed_only:
+            return pairs
         lm_loss, hidden, sentences = self._read(rows_to_read(batch) if config.pooling == "alone" else [batch], num_items_in_batch)
         parts = {"lm_loss": lm_loss}
         if "contrastive" in objectives:
-            if config.pooling == "mirror":
-                check_mirror(source_lang, target_lang)
-            parts |= contrastive_part(config, pair_embeddings(self.lm, config, hidden, input_ids, attention_mask, spans))
+            pairs = pair_embeddings(self.lm, config, batch, hidden) if pairs is None else pairs
+            parts |= contrastive_part(config, pairs, self.temperature, self._gathers(len(pairs.source)), cached)
         if "language_matching" in objectives:
             matched = self.heads["language_matching"](*sentences, config.include_self)
             parts |= {f"language_matching_{name}": matched[name] for name in ("loss", "accuracy", "majority", "same_share")}
         return combine(config, parts)
+
+    def _gathers(self, pairs: int) -> bool:
+        "Whether the pairs of this batch compete with those of other devices: in training only, where all devices read together."
+        size = self.alignment.contrastive_batch
+        return self.training and torch.is_grad_enabled() and processes() > 1 and (size == "step" or size > pairs)
 
     def _read(self, groups: list[dict], num_items_in_batch) -> tuple:
         "Next-token loss over all groups of rows, states of the chosen layer in the last of them, and the sentences of all of them."
