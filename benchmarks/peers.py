@@ -28,8 +28,8 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.losses import CachedMultipleNegativesRankingLoss
-from sentence_transformers.models import Pooling, Transformer
+from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import AutoTokenizer, logging as transformers_logging
 from trl import SFTConfig, SFTTrainer
 
@@ -75,7 +75,7 @@ def contrastive_side(side: str, size: str, tokenizer, steps: int, pairs: int):
         model.save_pretrained(folder), tokenizer.save_pretrained(folder)
         encoder = SentenceTransformer(modules=[Transformer(folder), Pooling(model.config.hidden_size, "mean")], device="cuda" if torch.cuda.is_available() else "cpu")
     arguments = SentenceTransformerTrainingArguments(**common(steps), per_device_train_batch_size=pairs, train_sampling_strategy="sequential")
-    texts = Dataset.from_dict({"anchor": rows["input"], "positive": rows["output"]})
+    texts = Dataset.from_dict({"anchor": list(rows["input"]), "positive": list(rows["output"])})
     return SentenceTransformerTrainer(encoder, arguments, train_dataset=texts, loss=CachedMultipleNegativesRankingLoss(encoder, scale=10.0, mini_batch_size=TEXTS))
 
 
@@ -88,14 +88,14 @@ def tokens_of_a_step(part: str, tokenizer, pairs: int) -> int:
         rows = encode_rows(translation_rows(1024), tokenizer, train_on="completion")
         return round(sum(map(len, rows["input_ids"])) / len(rows) * TEXTS)
     rows = translation_rows(pairs)
-    return sum(len(ids) for column in ("input", "output") for ids in tokenizer(rows[column])["input_ids"])
+    return sum(len(ids) for column in ("input", "output") for ids in tokenizer(list(rows[column]))["input_ids"])
 
 
 def tokenizing(tokenizer, pairs: int) -> float:
     "Seconds for the sentences of a step."
     rows, start = translation_rows(pairs), clock()
     for column in ("input", "output"):
-        tokenizer(rows[column], padding=True, return_tensors="pt")
+        tokenizer(list(rows[column]), padding=True, return_tensors="pt")
     return clock() - start
 
 

@@ -51,16 +51,15 @@ def tokens_and_flops(size: str, rows, tokenizer, micro_batches: int) -> tuple[fl
     return share * sum(lengths), share * sum(6 * weights * n + attention * n * n for n in lengths)
 
 
-def compare(size: str, rows, tokenizer, turns: int, micro_batches: int = 1, pairs: int | None = None, pooling: str = "row") -> dict:
+def compare(size: str, rows, tokenizer, turns: int, warmup: int = 1, micro_batches: int = 1, pairs: int = MICRO_BATCH, pooling: str = "row") -> dict:
     "A step with all objectives beside a step with the language-model loss alone."
-    make = partial(trainer, size, rows, tokenizer, turns + 1, micro_batches, pooling)
-    competing = {} if pairs is None else {"contrastive_batch": pairs}
-    seconds = in_turns({"lm": make(objectives="lm"), "all": make(**competing)})
+    make = partial(trainer, size, rows, tokenizer, turns + warmup, micro_batches, pooling)
+    seconds = in_turns({"lm": make(objectives="lm"), "all": make(contrastive_batch=pairs)}, warmup)
     tokens, flops = tokens_and_flops(size, rows, tokenizer, micro_batches)
     median = {side: statistics.median(taken) for side, taken in seconds.items()}
     ratios = [a / b for a, b in zip(seconds["all"], seconds["lm"])]
     result = {
-        "model": size, "pooling": pooling, "micro_batch": MICRO_BATCH, "micro_batches": micro_batches, "pairs": pairs or MICRO_BATCH, "turns": turns, "tokens_per_step": round(tokens),
+        "model": size, "pooling": pooling, "micro_batch": MICRO_BATCH, "micro_batches": micro_batches, "pairs": pairs, "turns": turns, "tokens_per_step": round(tokens),
         "seconds": {side: round(value, 3) for side, value in median.items()}, "tokens_per_second": {side: round(tokens / value) for side, value in median.items()},
         "ratio": round(statistics.median(ratios), 3), "ratios_of_turns": [round(ratio, 3) for ratio in ratios],
     }
@@ -73,11 +72,14 @@ def compare(size: str, rows, tokenizer, turns: int, micro_batches: int = 1, pair
 
 def memory(size: str, pairs: int, rows, tokenizer, objectives: str) -> None:
     "Prints the MiB that an optimiser step adds to this process."
-    micro_batches = pairs // MICRO_BATCH
-    competing = {"contrastive_batch": pairs} if "contrastive" in objectives else {}
-    trainer(size, rows, tokenizer, 1).train()  # what libraries allocate once
-    made = trainer(size, rows, tokenizer, 1, micro_batches, objectives=objectives, **competing)
+    trainer(size, rows.select(range(MICRO_BATCH)), tokenizer, 1).train()  # what libraries allocate once
+    made = trainer(size, rows, tokenizer, 1, pairs // MICRO_BATCH, objectives=objectives)
     print(added_memory(made.train))
+
+
+def memory_apart(size: str, objectives: str, pairs: int) -> float:
+    "`memory` in a process of its own."
+    return round(apart(__file__, "--memory-of", objectives, "--models", size, "--memory-pairs", pairs), 1)
 
 
 def main():
@@ -106,14 +108,13 @@ def main():
         if "step" in arguments.parts:
             text.setdefault("step", {}).setdefault(size, {}).update({pooling: compare(size, rows, tokenizer, arguments.turns, pooling=pooling) for pooling in ("row", "alone")})
         if "cached" in arguments.parts:
-            micro_batches = arguments.pairs // MICRO_BATCH
-            text.setdefault("cached", {})[size] = compare(size, rows, tokenizer, arguments.cached_turns, micro_batches, arguments.pairs)
+            text.setdefault("cached", {})[size] = compare(size, rows, tokenizer, arguments.cached_turns, 0, arguments.pairs // MICRO_BATCH, arguments.pairs)
         output.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if "memory" in arguments.parts:
         size = arguments.models[0]
-        peaks = [{"pairs": pairs, **{name: round(apart(__file__, "--memory-of", objectives, "--models", size, "--memory-pairs", pairs), 1) for name, objectives in (("lm", "lm"), ("all", "lm,contrastive,language_matching"))}} for pairs in arguments.memory_pairs]
-        text["memory"] = {"model": size, "micro_batch": MICRO_BATCH, "peak_mib": peaks}
-        print(*peaks, sep="\n")
+        peak = partial(memory_apart, size)
+        text["memory"] = {"model": size, "micro_batch": MICRO_BATCH, "lm_mib": peak("lm", arguments.memory_pairs[0]), "all_mib": {pairs: peak("lm,contrastive,language_matching", pairs) for pairs in arguments.memory_pairs}}
+        print(text["memory"])
     output.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
