@@ -11,8 +11,9 @@ import shutil
 from pathlib import Path
 
 from . import __version__
-from .building import build, load_model, resolve
-from .data.encoding import AlignmentCollator
+from .building import build, load_model, resolve, watched_on
+from .data.encoding import AlignmentCollator, encode_rows
+from .data.instructions import translation_instructions
 from .demo import demo_model
 from .errors import InputError, UsageError
 from .run_folder import Run, describe_source, write_folder, write_text
@@ -126,11 +127,30 @@ def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
     trainer.add_callback(_step_bar())
     result = trainer.train(resume_from_checkpoint=_checkpoint(Path(trainer.args.output_dir), made_from))
     write_folder(run.path / RESULT[stage], lambda new: trainer.save_model(str(new)))
-    log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
+    log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry])
     (run.path / "tables").mkdir(exist_ok=True)
     log.to_parquet(run.path / "tables" / f"{stage}_log.parquet")
     shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     return f"{result.global_step} steps, loss {result.training_loss:.3f}"
+
+# %% ../nbs/04_pipeline.ipynb #ff20aa4b
+def _validation(
+    run: Run,
+    tokenizer,
+    pooling: str,
+) -> dict:  # eval_dataset and measures of an AlignmentTrainer
+    "What stage 1 is watched on, if it is."
+    from datasets import Dataset
+
+    from alignx.evaluate.alignment import heldout_retrieval
+
+    recipe, data = run.recipe, run.recipe.data
+    if watched_on(recipe) is None:
+        return {}
+    rows = Dataset.from_parquet(str(run.path / "data" / "validation.parquet"))
+    asked = translation_instructions(rows, recipe.seed, data.wordings, data.request_language)
+    encoded = encode_rows(asked, tokenizer, data.max_length, template=data.template, mirror=pooling == "mirror")
+    return {"eval_dataset": encoded, "measures": heldout_retrieval(rows, tokenizer, batch_size=recipe.evaluate.batch_size)}
 
 # %% ../nbs/04_pipeline.ipynb #6d72f9db
 def align(run: Run) -> None:
@@ -148,7 +168,8 @@ def align(run: Run) -> None:
         arguments = _arguments(run, "align", AlignmentArguments)
         arguments.layer = layer
         rows = load_from_disk(str(run.path / "data" / "align"))
-        trainer = AlignmentTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer)
+        watched = _validation(run, tokenizer, arguments.pooling)
+        trainer = AlignmentTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer, **watched)
         return f"layer {layer}, {_fit(run, 'align', trainer, made_from)}"
 
     run.step("align", made_from, ["aligned/config.json", "tables/align_log.parquet"], work)

@@ -59,6 +59,8 @@ class EvaluateRecipe:
     "What is measured on the base, the aligned and the tuned model."
 
     tuples: int | None = None  # how many test tuples per language; None: all
+    validation_split: str | None = "validation"  # split that stage 1 is watched on while it trains, if align.eval_strategy asks for it
+    validation_tuples: int | None = 200  # how many tuples of that split; None: all
     batch_size: int = 64  # sentences a batch
     explorer_tuples: int = 40  # tuples shown in the explorer
 

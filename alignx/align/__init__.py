@@ -16,7 +16,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "contrastive": ["contrastive_loss", "cosine_matrix", "embedding_spread", "in_batch_accuracy"],
         "language_matching": ["LanguageMatchingHead", "language_matching_loss"],
         "language_model": ["capture_states", "decoder_layers", "next_token_loss"],
+        "adapters": ["LoraArguments", "add_adapters", "merge_adapters"],
         "model": ["AlignmentConfig", "AlignmentModel", "AlignmentOutput", "load_alignment", "save_alignment"],
+        "diagnostics": ["copying_report", "diagnose", "gradient_report", "new_alarms", "objective_gradients", "weighted_losses"],
         "trainer": ["AlignmentArguments", "AlignmentTrainer"],
     },
 )

@@ -10,7 +10,6 @@ __all__ = ['OBJECTIVES', 'POOLINGS', 'HEADS', 'CONFIG', 'AlignmentConfig', 'chec
 
 # %% ../../nbs/align/05_model.ipynb #b32158c1
 import json
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,9 +20,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .adapters import before_training, load_trained, save_trained
 from .contrastive import NORMALIZATIONS, Temperature
 from .language_matching import LanguageMatchingHead
-from .language_model import capture_states, decoder_layers, load_language_model_weights, original_configs, predictable_labels, row_loss, save_language_model, states_up_to
+from .language_model import capture_states, decoder_layers, original_configs, predictable_labels, row_loss, states_up_to
 from .negatives import Cached, Competition, all_pairs, cached_loss, competing_loss, processes
 from .pooling import SOURCE, TARGET, PairEmbeddings, length_groups, mean_pool, pool_alone, pool_mirror, pool_row, predictor_spans
 from ..errors import InputError, UsageError, unknown
@@ -251,7 +251,7 @@ class AlignmentModel(_Wrapper):
         self.lm, self.alignment, self.heads = lm, config or AlignmentConfig(), nn.ModuleDict()
         check_model(lm, self.alignment)
         self.original = original_configs(lm)
-        self._before = [deepcopy(lm).eval()] if self.alignment.distillation else []  # in a list: neither trained, nor saved, nor moved
+        self._before = [before_training(lm)] if self.alignment.distillation else []  # in a list: neither trained, nor saved, nor moved
         if "language_matching" in self.alignment.objectives:
             head = LanguageMatchingHead(lm.config.get_text_config().hidden_size, self.alignment.language_matching_size)
             self.heads["language_matching"] = head.to(lm.device)
@@ -309,10 +309,11 @@ def save_alignment(
     model: AlignmentModel,
     directory: str | Path,
     state_dict: dict | None = None,  # of the whole wrapper, gathered from many devices
+    checkpoint: bool = False,  # of a run that may go on: of a model with adapters, these alone
 ) -> None:
     "A plain Hugging Face folder with `alignment_heads.safetensors` (if there are heads) and `alignment_config.json` beside it."
     state = None if state_dict is None else {k.removeprefix("lm."): v for k, v in state_dict.items() if k.startswith("lm.")}
-    save_language_model(model.lm, directory, model.original, state)
+    save_trained(model.lm, directory, model.original, state, checkpoint)
     heads = {k.removeprefix("heads."): v.contiguous() for k, v in (state_dict or model.state_dict()).items() if k.startswith("heads.")}
     if heads:
         save_file(heads, Path(directory) / HEADS)
@@ -324,7 +325,7 @@ def load_alignment_weights(
     directory: str | Path,  # written by `save_alignment`
 ) -> None:
     "Loads a saved model's weights and heads, to resume training. Raises `InputError` if the heads do not belong to it."
-    load_language_model_weights(model.lm, directory)
+    load_trained(model.lm, directory)
     heads = load_file(Path(directory) / HEADS) if (Path(directory) / HEADS).exists() else {}
     try:
         model.heads.load_state_dict(heads)

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "embeddings": ["embed_layers"],
-        "alignment": ["METRICS", "alignment_items", "alignment_table", "best_layer", "compare_items", "margin_score", "mexa_score", "retrieval_accuracy", "sentence_scores", "summarise", "tabulate"],
+        "alignment": ["METRICS", "alignment_items", "alignment_table", "best_layer", "compare_items", "heldout_retrieval", "margin_score", "mexa_score", "retrieval_accuracy", "sentence_scores", "summarise", "tabulate"],
         "language_modeling": ["perplexity", "perplexity_by_language"],
         "statistics": ["PairedDifference", "bootstrap_interval", "paired_difference"],
         "report": ["write_report"],

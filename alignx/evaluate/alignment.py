@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'ITEM_COLUMNS', 'COLUMNS', 'sentence_scores', 'retrieval_accuracy', 'mexa_score', 'margin_score',
-           'alignment_items', 'tabulate', 'alignment_table', 'best_layer', 'summarise', 'compare_items']
+           'alignment_items', 'tabulate', 'alignment_table', 'best_layer', 'summarise', 'compare_items',
+           'heldout_retrieval']
 
 # %% ../../nbs/evaluate/02_alignment.ipynb #6b69ab9f
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError, UsageError
+from ..errors import InputError, UsageError, unknown
 from .embeddings import embed_layers
 from .statistics import bootstrap_interval, paired_difference
 
@@ -242,3 +243,28 @@ def compare_items(
         result = paired_difference(item["value_before"], item["value_after"], resamples, seed=seed)
         results.append({**dict(zip(by, group)), "items": len(item), **vars(result)})
     return pd.DataFrame(results)
+
+# %% ../../nbs/evaluate/02_alignment.ipynb #2b559ba6
+def heldout_retrieval(
+    rows,  # parallel rows that are neither trained nor tested on, see load_parallel
+    tokenizer,  # of the model
+    languages: Sequence[str] | None = None,  # only pairs between these; None means all
+    batch_size: int = 64,  # sentences that run together
+    max_length: int = 512,  # tokens; what is longer is cut
+) -> Callable[[object], dict[str, float]]:  # model → retrieval_layer_0, retrieval_layer_1, ...
+    "A measure of a model: mean `retrieval_accuracy` at each layer over language pairs and both directions, each sentence encoded alone."
+    pairs = _language_pairs(rows)
+    known = sorted({language for pair in pairs for language in pair})
+    for language in languages or ():
+        if language not in known:
+            raise unknown("language", language, known, "held-out rows")
+    pairs = {pair: group for pair, group in pairs.items() if languages is None or set(pair) <= set(languages)}
+    if not pairs:
+        raise UsageError(f"held-out rows: no pair between {', '.join(languages)}; the pairs are {', '.join('-'.join(pair) for pair in _language_pairs(rows))}")
+
+    def measure(model) -> dict[str, float]:
+        embedded = _embedded_pairs(pairs, lambda texts: embed_layers(model, tokenizer, texts, batch_size=batch_size, max_length=max_length))
+        scores = [[(score["forward"].mean() + score["backward"].mean()) / 2 for score in map(sentence_scores, a, b)] for *_, a, b in embedded]
+        return {f"retrieval_layer_{layer}": float(value) for layer, value in enumerate(np.mean(scores, axis=0))}
+
+    return measure

@@ -264,7 +264,7 @@ def training_losses(
 ) -> Figure:
     "Every loss in a training log against the step, a panel each: logged values, their running mean, and evaluations."
     logs = pd.DataFrame(log_history)
-    names = [name for name in logs if name.endswith("loss") and not name.startswith(("eval_", "train_"))]
+    names = [name for name in logs if name.endswith("loss") and not name.startswith(("eval_", "train_", "weighted_"))]
     names = [name for name in names if pd.to_numeric(logs[name], errors="coerce").notna().sum() > 0]
     if "step" not in logs or not names:
         raise InputError("training log: no record has both 'step' and a loss; train for at least `logging_steps` steps")

@@ -11,19 +11,24 @@ from dataclasses import dataclass, field
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainingArguments
 
-from ..align.language_model import PlainTrainer, load_language_model_weights, original_configs, predictable_labels, row_loss, save_language_model
+from ..align.adapters import AdapterTrainer, LoraArguments, add_adapters, load_trained, merge_adapters, save_trained
+from ..align.language_model import original_configs, predictable_labels, row_loss
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 from .replay import mix_weights
 
 # %% ../../nbs/tune/01_trainer.ipynb #40f4e416
 @dataclass
-class TuneArguments(TrainingArguments):
-    "`transformers.TrainingArguments` for stage 2."
+class TuneArguments(LoraArguments, TrainingArguments):
+    "`transformers.TrainingArguments` for stage 2, and the fields about adapters."
 
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "columns that hold labels; ours is always 'labels'"})
     base_share: float = field(default=0.0, metadata={"help": "share of the base model's weights that is mixed in when training has ended"})
     distillation: float = field(default=0.0, metadata={"help": "on plain rows (replay), the share of the target that the base model gives; 0 = the text alone"})
+
+    def __post_init__(self):
+        LoraArguments.__post_init__(self)
+        TrainingArguments.__post_init__(self)
 
 # %% ../../nbs/tune/01_trainer.ipynb #ff0f8bd4
 def check_completions(
@@ -66,7 +71,7 @@ def check_arguments(
 COLUMNS = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "target_lang")
 
 # %% ../../nbs/tune/01_trainer.ipynb #6f5916cc
-class InstructionTrainer(PlainTrainer):
+class InstructionTrainer(AdapterTrainer):
     "`transformers.Trainer` for stage 2: rows from `encode_rows(train_on='completion')` in, a plain Hugging Face folder out."
 
     def __init__(self, model: PreTrainedModel, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, base_model=None, **kwargs):
@@ -78,6 +83,7 @@ class InstructionTrainer(PlainTrainer):
             eval_dataset = check_completions(eval_dataset, "eval_dataset")
         if data_collator is None and processing_class is not None:
             data_collator = AlignmentCollator(processing_class)
+        add_adapters(model, args)
         self.original, self.base_model = original_configs(model), base_model.eval() if base_model is not None else None
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         # Trainer then counts the predicted tokens of a whole step for us, whatever the architecture does by itself
@@ -89,6 +95,7 @@ class InstructionTrainer(PlainTrainer):
             raise UsageError("base_share: the weights lie on several devices; train without it, then use alignx.tune.mix_weights on the saved models")
         result = super().train(*args, **kwargs)
         if self.args.base_share:
+            merge_adapters(self.model)
             mix_weights(self.model, self.base_model, self.args.base_share)
         return result
 
@@ -101,9 +108,9 @@ class InstructionTrainer(PlainTrainer):
             raise InputError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate, or use bf16 instead of fp16")
         return (loss, output) if return_outputs else loss
 
-    def write_model(self, directory, state_dict): save_language_model(self.model, directory, self.original, state_dict)
+    def write_model(self, directory, state_dict): save_trained(self.model, directory, self.original, state_dict, self.in_checkpoint)
 
-    def read_model(self, directory): load_language_model_weights(self.model, directory)
+    def read_model(self, directory): load_trained(self.model, directory)
 
     def _set_signature_columns_if_needed(self):
         "Keeps the columns that the collator of encoded rows reads."
