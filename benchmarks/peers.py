@@ -8,7 +8,7 @@ tune         `InstructionTrainer` and TRL's `SFTTrainer`, on the same encoded ro
 contrastive  `AlignmentTrainer` with the contrastive objective alone, pooling="alone", and sentence-transformers'
              `CachedMultipleNegativesRankingLoss`, on the same pairs of sentences, all pairs of a step competing
 
-Both sides of a comparison: the same model, float32 (bf16 autocast on a GPU), AdamW, the same rows in the same order, the same number
+Both sides of a comparison: the same model, float32 (bf16 autocast on a GPU), AdamW, the same rows in each step, the same number
 of texts in a forward pass, everything else as the library has it. For the contrastive part the model is cut at half of its layers, so that
 both read the states of its last one, after its last norm; sentence-transformers pools their mean. Our rows are tokenised before training,
 theirs in the collator; what that takes is measured and given beside the result (`tokenizing`).
@@ -47,14 +47,14 @@ def common(steps: int) -> dict:
     "Arguments that all trainers get."
     return {
         "output_dir": tempfile.mkdtemp(), "max_steps": steps, "learning_rate": 2e-6, "bf16": torch.cuda.is_available(), "gradient_checkpointing": False, "logging_steps": 10, "logging_first_step": True,
-        "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": torch.cuda.is_available(),
+        "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": torch.cuda.is_available(), "train_sampling_strategy": "sequential",
     }
 
 
 def tune_side(side: str, size: str, tokenizer, steps: int, pairs: int):
     "A trainer of stage 2."
     rows, model = encode_rows(translation_rows(steps * TEXTS), tokenizer, train_on="completion"), language_model(size, tokenizer)
-    settings = common(steps) | {"per_device_train_batch_size": TEXTS, "train_sampling_strategy": "sequential"}
+    settings = common(steps) | {"per_device_train_batch_size": TEXTS}
     if side == "alignx":
         return InstructionTrainer(model, TuneArguments(**settings), train_dataset=rows, processing_class=tokenizer)
     columns = {"input_ids": rows["input_ids"], "completion_mask": [[int(label != -100) for label in labels] for labels in rows["labels"]]}
@@ -63,18 +63,18 @@ def tune_side(side: str, size: str, tokenizer, steps: int, pairs: int):
 
 def contrastive_side(side: str, size: str, tokenizer, steps: int, pairs: int):
     "A trainer of the contrastive loss alone."
-    rows, whole = translation_rows(steps * pairs), language_model(size, tokenizer)
+    rows, whole = translation_rows(pairs), language_model(size, tokenizer)  # an epoch is a step, so both read the same pairs in every step
     model = language_model(size, tokenizer, num_hidden_layers=whole.config.num_hidden_layers // 2)
     if side == "alignx":
         arguments = AlignmentArguments(
             **common(steps), objectives="contrastive", pooling="alone", layer=model.config.num_hidden_layers, temperature=0.1, contrastive_weight=1.0, contrastive_batch=pairs,
-            per_device_train_batch_size=TEXTS // 2, gradient_accumulation_steps=2 * pairs // TEXTS, train_sampling_strategy="sequential",
+            per_device_train_batch_size=TEXTS // 2, gradient_accumulation_steps=2 * pairs // TEXTS,
         )
         return AlignmentTrainer(model, arguments, train_dataset=encode_rows(rows, tokenizer, template="plain"), processing_class=tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder), tokenizer.save_pretrained(folder)
         encoder = SentenceTransformer(modules=[Transformer(folder), Pooling(model.config.hidden_size, "mean")], device="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = SentenceTransformerTrainingArguments(**common(steps), per_device_train_batch_size=pairs, train_sampling_strategy="sequential")
+    arguments = SentenceTransformerTrainingArguments(**common(steps), per_device_train_batch_size=pairs)
     texts = Dataset.from_dict({"anchor": list(rows["input"]), "positive": list(rows["output"])})
     return SentenceTransformerTrainer(encoder, arguments, train_dataset=texts, loss=CachedMultipleNegativesRankingLoss(encoder, scale=10.0, mini_batch_size=TEXTS))
 
