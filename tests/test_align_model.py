@@ -190,8 +190,10 @@ def test_objectives_switch_losses_off():
     assert not list(plain.heads.parameters()) and plain(**batch).contrastive_loss is None
     contrastive = model(objectives="contrastive")
     output = contrastive(**batch)
-    assert torch.allclose(output.loss, 0.3 * output.contrastive_loss) and not output.lm_loss.requires_grad
+    assert torch.allclose(output.loss, 0.3 * output.contrastive_loss) and output.lm_loss is None, "nothing above the layer is read in training"
     output.loss.backward()
+    evaluated = contrastive.eval()(**batch)
+    assert torch.allclose(evaluated.loss, output.loss) and torch.allclose(evaluated.lm_loss, plain(**batch).lm_loss) and not evaluated.lm_loss.requires_grad
     layers = contrastive.lm.model.layers
     assert layers[1].mlp.up_proj.weight.grad is not None and layers[2].mlp.up_proj.weight.grad is None, "layer 2 = after two layers"
 

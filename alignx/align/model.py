@@ -64,7 +64,7 @@ class AlignmentOutput(ModelOutput):
     "What `AlignmentModel` returns; None for what was not asked for."
 
     loss: torch.Tensor | None = None  # lm_loss (if an objective) + alignment_loss
-    lm_loss: torch.Tensor | None = None  # next-token loss; reported without a gradient if not an objective
+    lm_loss: torch.Tensor | None = None  # next-token loss; without a gradient if not an objective, None in training for the contrastive loss alone
     alignment_loss: torch.Tensor | None = None  # weighted sum of the auxiliary losses, None without any
     contrastive_loss: torch.Tensor | None = None
     language_matching_loss: torch.Tensor | None = None
@@ -94,14 +94,15 @@ def contrastive_part(
 # %% ../../nbs/align/05_model.ipynb #7a3c9de3
 def combine(
     config: AlignmentConfig,
-    parts: dict,  # entries of `AlignmentOutput`, lm_loss among them
+    parts: dict,  # entries of `AlignmentOutput`
 ) -> AlignmentOutput:
     "Adds `alignment_loss` and `loss`, weighted as the config says."
     weights = {"contrastive": config.contrastive_weight, "language_matching": config.language_matching_weight}
     weighted = [weights[name] * parts[f"{name}_loss"] for name in config.objectives if name in weights]
     alignment_loss = sum(weighted) if weighted else None
     if "lm" not in config.objectives:
-        return AlignmentOutput(**parts | {"lm_loss": parts["lm_loss"].detach()}, loss=alignment_loss, alignment_loss=alignment_loss)
+        parts = {name: value.detach() if name == "lm_loss" else value for name, value in parts.items()}
+        return AlignmentOutput(**parts, loss=alignment_loss, alignment_loss=alignment_loss)
     loss = parts["lm_loss"] + alignment_loss if weighted else parts["lm_loss"]
     return AlignmentOutput(**parts, loss=loss, alignment_loss=alignment_loss)
 
@@ -231,12 +232,14 @@ class AlignmentModel(_Reading):
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "spans": spans, "source_lang": source_lang, "target_lang": target_lang}
         if config.pooling == "mirror" and "contrastive" in objectives:
             check_mirror(source_lang, target_lang)
-        if embed_only or (config.pooling == "alone" and "contrastive" in objectives):
+        reads = objectives != ("contrastive",) or not (self.training and torch.is_grad_enabled())
+        if embed_only or not reads or (config.pooling == "alone" and "contrastive" in objectives):
             pairs = pair_embeddings(self.lm, config, batch)
         if embed_only:
             return pairs
-        lm_loss, hidden, sentences = self._read(rows_to_read(batch) if config.pooling == "alone" else [batch], num_items_in_batch)
-        parts = {"lm_loss": lm_loss}
+        parts = {}
+        if reads:
+            parts["lm_loss"], hidden, sentences = self._read(rows_to_read(batch) if config.pooling == "alone" else [batch], num_items_in_batch)
         if "contrastive" in objectives:
             pairs = pair_embeddings(self.lm, config, batch, hidden) if pairs is None else pairs
             parts |= contrastive_part(config, pairs, self.temperature, self._gathers(len(pairs.source)), cached)

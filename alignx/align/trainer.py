@@ -243,5 +243,7 @@ class AlignmentTrainer(_Watching):
             raise InputError(f"step {self.state.global_step + 1}: the loss is not finite ({parts}); {blame(self.model, inputs, self.processing_class)}")
         shown = {name: value for name, value in output.items() if name not in ("loss", "alignment_loss")}
         shown |= {f"weighted_{name}_loss": value for name, value in weighted_losses(self.model.alignment, output).items() if name != "lm"}
-        self.means[model.training].add(shown | {"lm_loss": output.lm_loss * processes * micro_batches}, 1 / micro_batches)
+        if output.lm_loss is not None:
+            shown["lm_loss"] = output.lm_loss * processes * micro_batches
+        self.means[model.training].add(shown, 1 / micro_batches)
         return (loss, output) if return_outputs else loss
