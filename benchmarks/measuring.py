@@ -1,4 +1,6 @@
 """What the benchmarks share: trainers that take turns, memory in a process of its own, rows, models, the machine."""
+import ctypes
+import gc
 import os
 import platform
 import subprocess
@@ -108,6 +110,8 @@ def added_memory(work) -> float:
         before = torch.cuda.memory_allocated()
         work()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or it would be in `before` and hide as much of what follows
     Path("/proc/self/clear_refs").write_text("5")  # forgets the highest value so far
     before = _status("VmRSS")
     work()

@@ -119,9 +119,8 @@ def compare(part: str, size: str, tokenizer, turns: int, pairs: int) -> dict:
 
 
 def memory(part: str, side: str, size: str, tokenizer, pairs: int) -> None:
-    "Prints the MiB that a step adds to this process."
-    SIDES[part](side, size, tokenizer, 1, TEXTS).train()  # what libraries allocate once
-    print(added_memory(SIDES[part](side, size, tokenizer, 1, pairs).train))
+    "Prints the MiB that two steps add to this process: the second one has the optimiser's state beside it."
+    print(added_memory(SIDES[part](side, size, tokenizer, 2, pairs).train))
 
 
 def main():

@@ -72,7 +72,6 @@ def compare(size: str, rows, tokenizer, turns: int, warmup: int = 1, micro_batch
 
 def memory(size: str, pairs: int, rows, tokenizer, objectives: str) -> None:
     "Prints the MiB that an optimiser step adds to this process."
-    trainer(size, rows.select(range(MICRO_BATCH)), tokenizer, 1).train()  # what libraries allocate once
     made = trainer(size, rows, tokenizer, 1, pairs // MICRO_BATCH, objectives=objectives)
     print(added_memory(made.train))
 
