@@ -14,6 +14,7 @@ from pathlib import Path
 from . import __version__
 from .errors import InputError, UsageError
 from .recipe import load_recipe, make_recipe
+from .run_folder import process_index
 
 # %% ../nbs/06_cli.ipynb #398fee1f
 STEPS = ("build", "align", "tune", "evaluate", "explore")
@@ -113,6 +114,8 @@ def _execute(recipe, steps: tuple[str, ...]) -> None:
     for step in steps:
         wanted |= needs.get(step, set())
     for step in STEPS:
+        if not run.main and step in ("evaluate", "explore"):
+            return
         if step in wanted and (step not in ("align", "tune") or step in recipe.stages):
             getattr(results if step == "explore" else pipeline, step)(run)
     if "evaluate" in wanted:
@@ -139,6 +142,13 @@ def _build(recipe, arguments: argparse.Namespace) -> None:
     if arguments.preview:
         building.show_rows(run, arguments.preview)
 
+# %% ../nbs/06_cli.ipynb #baf28d99
+def _leave() -> None:
+    "Ends the connection to other processes, if there is one."
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
 # %% ../nbs/06_cli.ipynb #ef5879ec
 def main(
     words: list[str] | None = None,  # command line without the program's name; None: sys.argv
@@ -157,6 +167,7 @@ def main(
             _build(recipe, arguments)
             return 0
         _execute(recipe, STEPS if everything else ("evaluate", "explore") if arguments.command == "evaluate" else (arguments.command,))
+        _leave()
         return 0
     except KeyboardInterrupt:
         print("alignx: interrupted; run the same command again to go on", file=sys.stderr)
@@ -166,5 +177,11 @@ def main(
             raise
         known = isinstance(error, (InputError, OSError))
         text = str(error) if known else f"{type(error).__name__}: {error}; add --traceback to see where it came from"
-        print("alignx: error: " + " ".join(text.split()), file=sys.stderr)
+        where = f" (process {process_index()})" if process_index() else ""
+        print(f"alignx: error{where}: " + " ".join(text.split()), file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+
+# %% ../nbs/06_cli.ipynb #d35d7863
+#| eval: false
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,6 +29,7 @@ def measure(
     "Write `tables/alignment_NAME.parquet` and `tables/perplexity_NAME.json`."
     from datasets import Dataset
 
+    from alignx.align.language_model import is_masked_lm
     from alignx.evaluate.alignment import alignment_table
     from alignx.evaluate.language_modeling import perplexity_by_language
 
@@ -39,12 +40,16 @@ def measure(
         rows = Dataset.from_parquet(str(run.path / "data" / "test.parquet"))
         model, tokenizer = load_model(source, recipe.trust_remote_code)
         table = alignment_table(model, tokenizer, rows, name=name, batch_size=recipe.evaluate.batch_size, seed=recipe.seed, progress=True)
-        perplexities = perplexity_by_language(model, tokenizer, rows, batch_size=recipe.evaluate.batch_size)
+        if is_masked_lm(model):
+            perplexities, price = dict.fromkeys(recipe.languages), "no perplexity: a masked language model"
+        else:
+            perplexities = perplexity_by_language(model, tokenizer, rows, batch_size=recipe.evaluate.batch_size)
+            price = f"perplexity {perplexities[recipe.pivot]:.1f} in {recipe.pivot}"
         (run.path / "tables").mkdir(exist_ok=True)
         table.to_parquet(run.path / "tables" / f"alignment_{name}.parquet")
         write_text(run.path / "tables" / f"perplexity_{name}.json", json.dumps(perplexities))
         means = table[table.metric == "retrieval_top1"].groupby("layer").value.mean()
-        return f"{name}: mean retrieval top-1 {means.max():.3f} at layer {means.idxmax()}, perplexity {perplexities[recipe.pivot]:.1f} in {recipe.pivot}"
+        return f"{name}: mean retrieval top-1 {means.max():.3f} at layer {means.idxmax()}, {price}"
 
     stage = {result: stage for stage, result in RESULT.items()}.get(name)
     model_state = run.note(stage).get("fingerprint") if stage else describe_source(resolve(source, demo_model()))
@@ -70,13 +75,13 @@ def _checkpoint(
     made_from: object,  # what decides the stage's result
 ) -> str | None:  # where to go on from
     "The last checkpoint of an interrupted stage; checkpoints of another recipe are removed."
-    from transformers.trainer_utils import get_last_checkpoint
+    from alignx.align.checkpoint_files import last_checkpoint
 
     mark = folder / "made_from.json"
     if not mark.is_file() or json.loads(mark.read_text(encoding="utf-8")) != json.loads(json.dumps(made_from, default=str)):
         shutil.rmtree(folder, ignore_errors=True)
         write_text(mark, json.dumps(made_from, default=str))
-    return get_last_checkpoint(str(folder))
+    return last_checkpoint(folder)
 
 # %% ../nbs/04_pipeline.ipynb #1f7c480e
 def _arguments(run: Run, stage: str, kind: type):
@@ -124,6 +129,10 @@ def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
 
     for shown in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shown)
+    if not run.main:
+        result = trainer.train()
+        trainer.save_model(str(run.path / RESULT[stage]))
+        return f"{result.global_step} steps"
     trainer.add_callback(_step_bar())
     result = trainer.train(resume_from_checkpoint=_checkpoint(Path(trainer.args.output_dir), made_from))
     write_folder(run.path / RESULT[stage], lambda new: trainer.save_model(str(new)))
@@ -172,7 +181,7 @@ def align(run: Run) -> None:
         trainer = AlignmentTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer, **watched)
         return f"layer {layer}, {_fit(run, 'align', trainer, made_from)}"
 
-    run.step("align", made_from, ["aligned/config.json", "tables/align_log.parquet"], work)
+    run.step("align", made_from, ["aligned/config.json", "tables/align_log.parquet"], work, together=True)
 
 # %% ../nbs/04_pipeline.ipynb #d8af28ed
 def tune(run: Run) -> None:
@@ -194,7 +203,7 @@ def tune(run: Run) -> None:
         trainer = InstructionTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer, base_model=base)
         return _fit(run, "tune", trainer, made_from)
 
-    run.step("tune", made_from, ["tuned/config.json", "tables/tune_log.parquet"], work)
+    run.step("tune", made_from, ["tuned/config.json", "tables/tune_log.parquet"], work, together=True)
 
 # %% ../nbs/04_pipeline.ipynb #061afab0
 def model_names(recipe) -> list[str]:  # in the order in which they come about

@@ -199,7 +199,7 @@ def read_values(source: str | Path) -> dict:  # plain values
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or 'not UTF-8 text'}); mend the file") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path}: holds no table of names and values; start from recipes/demo.yaml")
+        raise InputError(f"{path}: holds no table of names and values; start from recipes/one_gpu.yaml")
     return values
 
 

@@ -14,19 +14,15 @@ pass. The plain form is left out where it would need more than `--limit-gib`; th
 import argparse
 import gc
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from alignx import __version__
 from alignx.align.language_matching import LanguageMatchingHead, pair_logits, pair_questions
+from measuring import added_memory, apart, machine
 
 LANGUAGES = 10
 
@@ -75,22 +71,10 @@ def gib_of_plain(batch: int, width: int) -> float:
 
 def memory(form: str, batch: int, width: int) -> None:
     "Prints the MiB that a pass adds to this process, at its highest."
-    def status(name):
-        return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)).split()[1])
-
     once(form, *inputs(2, width))  # what libraries allocate once
     measured = inputs(batch, width)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the highest value so far
-    before = status("VmRSS")
-    once(form, *measured)
-    print((status("VmHWM") - before) / 1024)
-
-
-def memory_apart(form: str, batch: int, width: int) -> float:
-    "`memory` in a process of its own."
-    command = [sys.executable, __file__, "--memory-of", form, "--batches", str(batch), "--widths", str(width)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    print(added_memory(lambda: once(form, *measured)))
 
 
 def difference(forms, measured) -> float:
@@ -110,7 +94,7 @@ def compare(batch: int, width: int, turns: int, limit: float) -> dict:
     measured = inputs(batch, width)
     result = {"batch": batch, "width": width, "difference": float(f"{difference(forms, measured):.1e}")}
     times = [{form: once(form, *measured) for form in forms} for _ in range(turns)]
-    peaks = {form: memory_apart(form, batch, width) for form in forms}
+    peaks = {form: apart(__file__, "--memory-of", form, "--batches", batch, "--widths", width) for form in forms}
     result["seconds"] = {form: round(statistics.median(turn[form] for turn in times), 4) for form in forms}
     result["peak_mib"] = {form: round(peaks[form], 1) for form in forms}
     for peer in forms[:-1]:
@@ -140,8 +124,7 @@ def main():
             results.append(result)
             ratios = f"{result['time_ratio_plain']:6.1f}× time {result['memory_ratio_plain']:6.1f}× memory" if "time_ratio_plain" in result else result["skipped"]
             print(f"B {batch:4d}  D {width:5d}   {result['seconds']['blocks'] * 1000:8.1f} ms {result['peak_mib']['blocks']:7.1f} MiB   {ratios}", flush=True)
-    machine = {"cores": os.cpu_count(), "cores_used": 1, "processor": platform.machine(), "python": platform.python_version(), "alignx": __version__, "torch": torch.__version__}
-    text = {"command": "python benchmarks/language_matching.py", "measure": "CPU seconds, median of turns; MiB added to resident memory, process of its own", "turns": arguments.turns, "languages": LANGUAGES, "limit_gib": arguments.limit_gib, "machine": machine, "results": results}
+    text = {"command": "python benchmarks/language_matching.py", "measure": "CPU seconds, median of turns; MiB added to resident memory, process of its own", "turns": arguments.turns, "languages": LANGUAGES, "limit_gib": arguments.limit_gib, "machine": machine(), "results": results}
     Path(arguments.output).write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from align_batches import CONFIGS, bare, collate, row, rows, tiny
-from alignx.align.language_model import decoder_layers, next_token_loss, predictable_labels
+from alignx.align.language_model import decoder_layers
 from alignx.align.model import AlignmentConfig, AlignmentModel, load_alignment, load_alignment_weights, rows_to_read, save_alignment, sentence_embeddings
 from alignx.align.pooling import SOURCE, TARGET
+from alignx.align.token_loss import next_token_loss, predictable_labels
 from alignx.errors import InputError, UsageError
 from transformers import AutoModelForCausalLM
 
@@ -189,8 +190,10 @@ def test_objectives_switch_losses_off():
     assert not list(plain.heads.parameters()) and plain(**batch).contrastive_loss is None
     contrastive = model(objectives="contrastive")
     output = contrastive(**batch)
-    assert torch.allclose(output.loss, 0.3 * output.contrastive_loss) and not output.lm_loss.requires_grad
+    assert torch.allclose(output.loss, 0.3 * output.contrastive_loss) and output.lm_loss is None, "nothing above the layer is read in training"
     output.loss.backward()
+    evaluated = contrastive.eval()(**batch)
+    assert torch.allclose(evaluated.loss, output.loss) and torch.allclose(evaluated.lm_loss, plain(**batch).lm_loss) and not evaluated.lm_loss.requires_grad
     layers = contrastive.lm.model.layers
     assert layers[1].mlp.up_proj.weight.grad is not None and layers[2].mlp.up_proj.weight.grad is None, "layer 2 = after two layers"
 

@@ -7,7 +7,8 @@ from datasets import Dataset
 
 from align_batches import CONFIGS, bare, collate, row, rows, tiny
 from alignx.align.model import AlignmentConfig, AlignmentModel, load_alignment
-from alignx.align.trainer import AlignmentArguments, AlignmentTrainer, RunningMeans
+from alignx.align.step import RunningMeans
+from alignx.align.trainer import AlignmentArguments, AlignmentTrainer
 from alignx.errors import InputError, UsageError
 from transformers import AutoModelForCausalLM
 
@@ -208,3 +209,24 @@ def test_running_means_weigh_and_skip():
     means.add({"a": torch.tensor(2.0), "b": torch.tensor(math.inf)}, 0.5)
     means.add({"a": torch.tensor(8.0)}, 1.0)
     assert means.pop() == {"a": 6.0}
+
+
+@pytest.mark.parametrize("pooling", ["row", "alone"])
+def test_activation_checkpointing_changes_nothing(tmp_path, pooling):
+    found = []
+    for checkpointing in (False, True):
+        run = trainer(tmp_path, rows(8), model=with_dropout(), pooling=pooling, per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=2, optim="sgd", max_grad_norm=0, gradient_checkpointing=checkpointing)
+        run.train()
+        found.append(weights(run))
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
+
+
+def test_bf16_trains_float32_weights_and_float32_cosines(tmp_path):
+    runs = {}
+    for bf16 in (False, True):
+        run = trainer(tmp_path, rows(8), bf16=bf16, per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=3, learning_rate=1e-3, optim="sgd")
+        run.train()
+        assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in run.model.parameters())
+        runs[bf16] = run.state.log_history[0]
+    assert runs[True]["loss"] == pytest.approx(runs[False]["loss"], rel=2e-2) and runs[True]["loss"] != runs[False]["loss"]
+    assert runs[True]["contrastive_loss"] == pytest.approx(runs[False]["contrastive_loss"], rel=5e-2)

@@ -104,3 +104,19 @@ def test_distillation_changes_what_plain_rows_teach(tmp_path):
         trainer(tmp_path / "without", distillation=0.5)
     with pytest.raises(UsageError, match="between 0 and 1"):
         trainer(tmp_path / "much", base=tiny(), distillation=1.5)
+
+
+def test_logits_are_whole_only_where_predictions_are_asked_for(tmp_path):
+    run = trainer(tmp_path, DATA[:4], logit_chunk=2, per_device_eval_batch_size=4, max_steps=1)
+    seen = []
+    run.model.get_output_embeddings().register_forward_hook(lambda module, args, out: seen.append(out.shape[-2]))
+    run.train()
+    loss = run.evaluate(Dataset.from_list(DATA[:4]))["eval_loss"]
+    assert max(seen) == 2, "training and evaluation hold two rows of logits at a time"
+    predicted = run.predict(Dataset.from_list(DATA[:4]))
+    batch = collate(DATA[:4])
+    with torch.no_grad():
+        logits = run.model.eval()(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    assert torch.allclose(torch.tensor(predicted.predictions), logits, atol=1e-5) and math.isclose(predicted.metrics["test_loss"], loss, rel_tol=1e-5)
+    with pytest.raises(UsageError, match="logit_chunk -1"):
+        trainer(tmp_path, logit_chunk=-1)

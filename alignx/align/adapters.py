@@ -22,7 +22,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from .language_model import PlainTrainer, load_language_model_weights, original_configs, save_language_model
+from .checkpoints import PlainTrainer
+from .language_model import load_language_model_weights, original_configs, save_language_model
 from ..errors import InputError, UsageError, unknown
 
 # %% ../../nbs/align/04d_adapters.ipynb #293ddda9
@@ -147,16 +148,14 @@ def adapters_off(
 
 # %% ../../nbs/align/04d_adapters.ipynb #db8723ea
 class BeforeAdapters:
-    "A model without its adapters, to be called like the model."
+    "A model without its adapters, which are off for as long as it is `asked`."
 
     def __init__(self, lm: PreTrainedModel):
         self.lm = lm
 
     def to(self, device): return self
 
-    def __call__(self, **inputs):
-        with adapters_off(self.lm):
-            return self.lm(**inputs)
+    def asked(self): return adapters_off(self.lm)
 
 
 def before_training(

@@ -114,13 +114,17 @@ def competing_loss(
     }
 
 # %% ../../nbs/align/02a_negatives.ipynb #7d327486
-class Cached(NamedTuple):
+class Cached:
     "What a micro-batch needs to know of the loss of its step."
 
-    source: torch.Tensor  # [P, D] gradient of the loss, times the number of micro-batches
-    target: torch.Tensor  # [P, D] the same for the targets
-    temperature: torch.Tensor  # [1] gradient for a learned temperature
-    values: dict  # the entries of `competing_loss`, without a graph
+    def __init__(
+        self,
+        source: torch.Tensor,  # [P, D] gradient of the loss, times the number of micro-batches
+        target: torch.Tensor,  # [P, D] the same for the targets
+        temperature: torch.Tensor,  # [1] gradient for a learned temperature
+        values: dict,  # the entries of `competing_loss`, without a graph
+    ):
+        self.source, self.target, self.temperature, self.values = source, target, temperature, values  # in a tuple or dataclass, FSDP would round them to half precision
 
 
 def cache_gradients(

@@ -12,7 +12,9 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..align.adapters import AdapterTrainer, LoraArguments, add_adapters, load_trained, merge_adapters, save_trained
-from ..align.language_model import original_configs, predictable_labels, row_loss
+from ..align.language_model import is_masked_lm, original_configs
+from ..align.packing import check_packing, packed_rows
+from ..align.token_loss import LearnedTokens, loss_in_forward, predictable_labels
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 from .replay import mix_weights
@@ -24,6 +26,8 @@ class TuneArguments(LoraArguments, TrainingArguments):
 
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "columns that hold labels; ours is always 'labels'"})
     base_share: float = field(default=0.0, metadata={"help": "share of the base model's weights that is mixed in when training has ended"})
+    logit_chunk: int = field(default=1024, metadata={"help": "tokens whose logits are held at a time; 0 = all"})
+    packing: bool = field(default=False, metadata={"help": "read the rows of a batch as one, without padding; only where the architecture keeps them apart, which is checked"})
     distillation: float = field(default=0.0, metadata={"help": "on plain rows (replay), the share of the target that the base model gives; 0 = the text alone"})
 
     def __post_init__(self):
@@ -61,6 +65,8 @@ def check_arguments(
         raise UsageError(f"{type(args).__name__}: give the trainer alignx.tune.TuneArguments, which takes the same values")
     if args.n_gpu > 1:
         raise UsageError(f"{args.n_gpu} GPUs in one process: start with `torchrun --nproc_per_node {args.n_gpu}` or `accelerate launch`")
+    if args.logit_chunk < 0:
+        raise UsageError(f"logit_chunk {args.logit_chunk}: must be at least 0, which is all tokens at once")
     for name in ("base_share", "distillation"):
         if not 0 <= getattr(args, name) <= 1:
             raise UsageError(f"{name} {getattr(args, name)}: must be between 0 and 1")
@@ -74,8 +80,12 @@ COLUMNS = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "tar
 class InstructionTrainer(AdapterTrainer):
     "`transformers.Trainer` for stage 2: rows from `encode_rows(train_on='completion')` in, a plain Hugging Face folder out."
 
+    shows_logits = False  # only where predictions are asked for
+
     def __init__(self, model: PreTrainedModel, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, base_model=None, **kwargs):
         check_arguments(args, base_model)
+        if is_masked_lm(model):
+            raise UsageError(f"{type(model).__name__}: a masked language model cannot write an answer, so it cannot be tuned on instructions; give a causal language model")
         train_dataset = check_completions(train_dataset)
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: check_completions(dataset, name) for name, dataset in eval_dataset.items()}
@@ -83,6 +93,8 @@ class InstructionTrainer(AdapterTrainer):
             eval_dataset = check_completions(eval_dataset, "eval_dataset")
         if data_collator is None and processing_class is not None:
             data_collator = AlignmentCollator(processing_class)
+        if args.packing:
+            check_packing(model)
         add_adapters(model, args)
         self.original, self.base_model = original_configs(model), base_model.eval() if base_model is not None else None
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
@@ -101,12 +113,21 @@ class InstructionTrainer(AdapterTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "Next-token loss over the completions, this micro-batch's share of the optimiser step."
-        output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
-        output["loss"] = row_loss(output["logits"], inputs, predictable_labels(inputs["labels"], inputs["attention_mask"]), num_items_in_batch, self.base_model, self.args.distillation)
+        tokens = LearnedTokens(self.model, self.base_model, self.args.distillation, self.args.logit_chunk)
+        labels = predictable_labels(inputs["labels"], inputs["attention_mask"])
+        with packed_rows(self.model, self.args.packing), loss_in_forward(tokens, inputs, labels, num_items_in_batch, self.shows_logits):
+            output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
         loss = output["loss"] * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
         if model.training and not loss.isfinite():
             raise InputError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate, or use bf16 instead of fp16")
         return (loss, output) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        self.shows_logits = not prediction_loss_only
+        try:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        finally:
+            self.shows_logits = False
 
     def write_model(self, directory, state_dict): save_trained(self.model, directory, self.original, state_dict, self.in_checkpoint)
 
