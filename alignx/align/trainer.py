@@ -17,6 +17,8 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from .adapters import AdapterTrainer, LoraArguments, add_adapters
 from .diagnostics import diagnose, new_alarms, weighted_losses
+from .language_model import is_masked_lm
+from .masked_language_model import mask_batch, mask_generator
 from .model import AlignmentModel, check_model, load_alignment_weights, save_alignment
 from .negatives import cache_gradients
 from .settings import AlignmentConfig, competition_settings
@@ -137,8 +139,28 @@ class _HeadRates(_EncodedPairs):
     def get_decay_parameter_names(self, model):
         return [name for name in super().get_decay_parameter_names(model) if not name.endswith("log_temperature")]
 
+# %% ../../nbs/align/06_trainer.ipynb #1fe89bda
+class _Masking(_HeadRates):
+    "A Trainer that hides tokens from a masked language model: others in each step, the same ones in each evaluation."
+
+    def _mask(self, batch: dict, *place: int) -> dict:
+        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+        if tokenizer is None:
+            raise UsageError("processing_class: a masked language model needs its tokenizer, for the mask token; give it to the trainer")
+        return mask_batch(batch, tokenizer, self.model.alignment.mask_probability, mask_generator(self.args.seed, self.args.process_index, *place))
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        if is_masked_lm(self.model.lm):
+            epoch_iterator = (self._mask(batch, self.state.global_step, number) for number, batch in enumerate(epoch_iterator))
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def prediction_step(self, model, inputs, *args, **kwargs):
+        if is_masked_lm(self.model.lm):
+            inputs = self._mask(inputs, *inputs["input_ids"].shape, int(inputs["input_ids"].sum()))
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
 # %% ../../nbs/align/06_trainer.ipynb #ff568e3e
-class _Competing(_HeadRates):
+class _Competing(_Masking):
     "A Trainer that lets the pairs of a whole optimiser step compete."
 
     def _begin_competition(self):
