@@ -166,6 +166,7 @@ def align(run: Run) -> None:
     "Step 2: continue pre-training on translations with the alignment losses; writes `aligned/`."
     from datasets import load_from_disk
 
+    from alignx.align.adapters import weight_dtype
     from alignx.align.trainer import AlignmentArguments, AlignmentTrainer
 
     recipe = run.recipe
@@ -173,8 +174,8 @@ def align(run: Run) -> None:
     made_from = [run.note("build").get("fingerprint"), recipe.align, layer, recipe.seed, describe_source(resolve(recipe.model, demo_model()))]
 
     def work():
-        model, tokenizer = load_model(recipe.model, recipe.trust_remote_code)
         arguments = _arguments(run, "align", AlignmentArguments)
+        model, tokenizer = load_model(recipe.model, recipe.trust_remote_code, weight_dtype(arguments))
         arguments.layer = layer
         rows = load_from_disk(str(run.path / "data" / "align"))
         watched = _validation(run, tokenizer, arguments.pooling)
@@ -188,6 +189,7 @@ def tune(run: Run) -> None:
     "Step 3: tune on instructions; writes `tuned/`."
     from datasets import load_from_disk
 
+    from alignx.align.adapters import weight_dtype
     from alignx.tune.trainer import InstructionTrainer, TuneArguments
 
     recipe = run.recipe
@@ -196,9 +198,9 @@ def tune(run: Run) -> None:
     made_from = [run.note("build").get("fingerprint"), recipe.tune, recipe.seed, state]
 
     def work():
-        model, tokenizer = load_model(start, recipe.trust_remote_code)
-        rows = load_from_disk(str(run.path / "data" / "tune"))
         arguments = _arguments(run, "tune", TuneArguments)
+        model, tokenizer = load_model(start, recipe.trust_remote_code, weight_dtype(arguments))
+        rows = load_from_disk(str(run.path / "data" / "tune"))
         base = load_model(recipe.model, recipe.trust_remote_code)[0] if arguments.base_share or arguments.distillation else None
         trainer = InstructionTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer, base_model=base)
         return _fit(run, "tune", trainer, made_from)

@@ -57,6 +57,7 @@ CASES = {
     "mirror, accumulated": {"objectives": "lm,contrastive", "pooling": "mirror", "bidirectional": True, "gradient_accumulation_steps": 2},
     "alone, accumulated, centred": {"objectives": "lm,contrastive", "pooling": "alone", "normalization": "center", "gradient_accumulation_steps": 2, "tied": False},
     "contrastive by itself": {"objectives": "contrastive", "gradient_accumulation_steps": 2},
+    "row, packed, accumulated": {"objectives": "lm,contrastive", "packing": True, "gradient_accumulation_steps": 2},
     "language model by itself": {"objectives": "lm", "gradient_accumulation_steps": 2},
 }
 
