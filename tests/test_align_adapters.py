@@ -189,7 +189,8 @@ def on_device(rank, port, folder):
     run.train()
     run.save_model(f"{folder}/result")
     torch.save(run.model.state_dict(), f"{folder}/rank{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    os._exit(0)  # leaving one by one can hang in gloo
 
 
 TWO_DEVICES = {"max_steps": 2, "optim": "sgd", "max_grad_norm": 0, "learning_rate": 0.5, "objectives": "lm,contrastive", "train_sampling_strategy": "sequential"}
