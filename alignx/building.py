@@ -60,14 +60,20 @@ def load_tokenizer(
 def load_model(
     name: str,  # Hub id, folder, or "demo"
     trust_remote_code: bool = False,  # run code that comes with the model
-):  # (model in float32 on the best device, tokenizer)
-    "A causal language model and its tokenizer. Raises `UsageError` where there is no such model."
+    dtype: str = "float32",  # of the weights
+):  # (model on the best device, tokenizer)
+    "A causal or masked language model and its tokenizer. Raises `UsageError` where there is no such model."
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from alignx.align.language_model import model_class
 
     tokenizer = load_tokenizer(name, trust_remote_code)
     source = resolve(name, demo_model())
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    if config.is_encoder_decoder:
+        raise UsageError(f"{name}: an encoder with a decoder ({config.model_type}); give a causal or a masked language model")
+    model = model_class(config).from_pretrained(source, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 # %% ../nbs/03_building.ipynb #3f5cbfb4

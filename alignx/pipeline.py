@@ -29,6 +29,7 @@ def measure(
     "Write `tables/alignment_NAME.parquet` and `tables/perplexity_NAME.json`."
     from datasets import Dataset
 
+    from alignx.align.language_model import is_masked_lm
     from alignx.evaluate.alignment import alignment_table
     from alignx.evaluate.language_modeling import perplexity_by_language
 
@@ -39,12 +40,16 @@ def measure(
         rows = Dataset.from_parquet(str(run.path / "data" / "test.parquet"))
         model, tokenizer = load_model(source, recipe.trust_remote_code)
         table = alignment_table(model, tokenizer, rows, name=name, batch_size=recipe.evaluate.batch_size, seed=recipe.seed, progress=True)
-        perplexities = perplexity_by_language(model, tokenizer, rows, batch_size=recipe.evaluate.batch_size)
+        if is_masked_lm(model):
+            perplexities, price = dict.fromkeys(recipe.languages), "no perplexity: a masked language model"
+        else:
+            perplexities = perplexity_by_language(model, tokenizer, rows, batch_size=recipe.evaluate.batch_size)
+            price = f"perplexity {perplexities[recipe.pivot]:.1f} in {recipe.pivot}"
         (run.path / "tables").mkdir(exist_ok=True)
         table.to_parquet(run.path / "tables" / f"alignment_{name}.parquet")
         write_text(run.path / "tables" / f"perplexity_{name}.json", json.dumps(perplexities))
         means = table[table.metric == "retrieval_top1"].groupby("layer").value.mean()
-        return f"{name}: mean retrieval top-1 {means.max():.3f} at layer {means.idxmax()}, perplexity {perplexities[recipe.pivot]:.1f} in {recipe.pivot}"
+        return f"{name}: mean retrieval top-1 {means.max():.3f} at layer {means.idxmax()}, {price}"
 
     stage = {result: stage for stage, result in RESULT.items()}.get(name)
     model_state = run.note(stage).get("fingerprint") if stage else describe_source(resolve(source, demo_model()))
@@ -161,6 +166,7 @@ def align(run: Run) -> None:
     "Step 2: continue pre-training on translations with the alignment losses; writes `aligned/`."
     from datasets import load_from_disk
 
+    from alignx.align.adapters import weight_dtype
     from alignx.align.trainer import AlignmentArguments, AlignmentTrainer
 
     recipe = run.recipe
@@ -168,8 +174,8 @@ def align(run: Run) -> None:
     made_from = [run.note("build").get("fingerprint"), recipe.align, layer, recipe.seed, describe_source(resolve(recipe.model, demo_model()))]
 
     def work():
-        model, tokenizer = load_model(recipe.model, recipe.trust_remote_code)
         arguments = _arguments(run, "align", AlignmentArguments)
+        model, tokenizer = load_model(recipe.model, recipe.trust_remote_code, weight_dtype(arguments))
         arguments.layer = layer
         rows = load_from_disk(str(run.path / "data" / "align"))
         watched = _validation(run, tokenizer, arguments.pooling)
@@ -183,6 +189,7 @@ def tune(run: Run) -> None:
     "Step 3: tune on instructions; writes `tuned/`."
     from datasets import load_from_disk
 
+    from alignx.align.adapters import weight_dtype
     from alignx.tune.trainer import InstructionTrainer, TuneArguments
 
     recipe = run.recipe
@@ -191,9 +198,9 @@ def tune(run: Run) -> None:
     made_from = [run.note("build").get("fingerprint"), recipe.tune, recipe.seed, state]
 
     def work():
-        model, tokenizer = load_model(start, recipe.trust_remote_code)
-        rows = load_from_disk(str(run.path / "data" / "tune"))
         arguments = _arguments(run, "tune", TuneArguments)
+        model, tokenizer = load_model(start, recipe.trust_remote_code, weight_dtype(arguments))
+        rows = load_from_disk(str(run.path / "data" / "tune"))
         base = load_model(recipe.model, recipe.trust_remote_code)[0] if arguments.base_share or arguments.distillation else None
         trainer = InstructionTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer, base_model=base)
         return _fit(run, "tune", trainer, made_from)

@@ -23,8 +23,8 @@ def comparison(
     rows = []
     for name, values in metrics["models"].items():
         means = {"retrieval top-1": values["retrieval_top1_mean"], "MEXA": values["mexa_mean"], "margin": values["margin_mean"]}
-        others = [p for language, p in values["perplexity"].items() if language != metrics["pivot"]]
-        perplexities = {f"perplexity {metrics['pivot']}": values["perplexity"][metrics["pivot"]], "perplexity others": sum(others) / len(others)}
+        perplexity = pd.Series(values["perplexity"], dtype=float)  # none of a masked language model
+        perplexities = {f"perplexity {metrics['pivot']}": perplexity[metrics["pivot"]], "perplexity others": perplexity.drop(metrics["pivot"]).mean()}
         rows.append({"model": name, **means, **perplexities})
     return pd.DataFrame(rows)
 
@@ -57,13 +57,14 @@ def figures(
     table = pd.read_parquet(run.path / "tables" / "alignment.parquet")
     metrics = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
     layer, pivot = metrics["layer"], metrics["pivot"]
-    perplexities = pd.DataFrame([(name, lang, p) for name, v in metrics["models"].items() for lang, p in v["perplexity"].items()], columns=["model", "language", "value"])
+    perplexities = pd.DataFrame([(name, lang, p) for name, v in metrics["models"].items() for lang, p in v["perplexity"].items()], columns=["model", "language", "value"]).dropna()
     drawn = {
         "layers": ("Retrieval at every layer", f"Share of test sentences whose translation is the nearest by cosine, from and to {pivot}, each sentence encoded alone. Lines are means over languages, bands hold the middle half of them.", plots.layer_curves(table, layer=layer)),
         "languages": (f"Retrieval by language at layer {layer}", "With 95 % bootstrap intervals over sentences; sorted by the first model.", plots.retrieval_by_language(table, layer)),
         "heatmap": ("Retrieval by language and layer", "Both directions averaged, all models on one scale.", plots.language_heatmap(table)),
-        "perplexity": ("Perplexity by language", "Of the test sentences, each by itself; lower is better. This is the price, or the gain, in plain language modelling.", plots.perplexity_change(perplexities)),
     }  # fmt: skip
+    if len(perplexities):
+        drawn["perplexity"] = ("Perplexity by language", "Of the test sentences, each by itself; lower is better. This is the price, or the gain, in plain language modelling.", plots.perplexity_change(perplexities))
     for stage, title in (("align", "Stage 1: losses"), ("tune", "Stage 2: loss")):
         if stage in run.recipe.stages:
             log = pd.read_parquet(run.path / "tables" / f"{stage}_log.parquet")
@@ -109,8 +110,9 @@ def _lead(metrics: dict) -> str:
     first, last = next(iter(models)), list(models)[-1]
     said = "; ".join(f"{name} {values['retrieval_top1_mean']:.3f}" for name, values in models.items())
     lead = f"Mean retrieval top-1 at layer {metrics['layer']} over {len(metrics['languages']) - 1} languages, both directions, sentences encoded alone: {said}."
-    if first != last:
-        change = models[last]["perplexity"][metrics["pivot"]] / models[first]["perplexity"][metrics["pivot"]] - 1
+    before, after = (models[name]["perplexity"][metrics["pivot"]] for name in (first, last))
+    if first != last and before and after:
+        change = after / before - 1
         lead += f" Perplexity in {metrics['pivot']}, {last} against {first}: {change:+.1%}."
     return lead
 

@@ -35,12 +35,15 @@ def write_folder(
     fill: Callable[[Path], object],  # writes into the folder that it is given
 ) -> None:
     "Write a folder that appears whole or not at all."
-    partial = path.with_name(f".{path.name}.partial")
+    partial, replaced = (path.with_name(f".{path.name}.{word}") for word in ("partial", "replaced"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     fill(partial)
-    shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+    if path.exists():
+        os.replace(path, replaced)
     os.replace(partial, path)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 # %% ../nbs/02_run_folder.ipynb #02ba9037
 def describe_source(source: str | None) -> object:  # plain values

@@ -8,6 +8,7 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
+    MistralConfig,
     Qwen3Config,
     XGLMConfig,
 )
@@ -19,6 +20,7 @@ _tokens = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token
 CONFIGS = {
     "llama": LlamaConfig(**_deep, tie_word_embeddings=True),
     "gpt2": GPT2Config(**_tokens, n_embd=32, n_layer=3, n_head=2, n_positions=64, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+    "mistral": MistralConfig(**_deep, sliding_window=8),
     "qwen3": Qwen3Config(**_deep),
     "gemma3": Gemma3TextConfig(**_deep, sliding_window=8, layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
     "bloom": BloomConfig(**_tokens, hidden_size=32, n_layer=3, n_head=2),

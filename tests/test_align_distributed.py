@@ -57,6 +57,7 @@ CASES = {
     "mirror, accumulated": {"objectives": "lm,contrastive", "pooling": "mirror", "bidirectional": True, "gradient_accumulation_steps": 2},
     "alone, accumulated, centred": {"objectives": "lm,contrastive", "pooling": "alone", "normalization": "center", "gradient_accumulation_steps": 2, "tied": False},
     "contrastive by itself": {"objectives": "contrastive", "gradient_accumulation_steps": 2},
+    "row, packed, accumulated": {"objectives": "lm,contrastive", "packing": True, "gradient_accumulation_steps": 2},
     "language model by itself": {"objectives": "lm", "gradient_accumulation_steps": 2},
 }
 
@@ -226,12 +227,16 @@ def test_the_fsdp_config_makes_the_plugin_that_is_tested_here(monkeypatch):
 
 
 def test_accelerate_launches_a_command(tmp_path, recipe):
-    "The real launcher with our config, on two CPUs."
-    words = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "ddp.yaml"), "--cpu", "--num_processes", "2", "--mixed_precision", "no", "-m", "alignx.cli", "align", str(recipe), "--output", str(tmp_path)]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["build", "measure", "align"]
-    AutoModelForCausalLM.from_pretrained(tmp_path / "aligned")
+    "The real launcher with our configs, on two CPUs, where accelerate makes DDP of either. (Its --cpu would start one process.)"
+    changes = ["align", str(recipe), "--align.layer", "2", "--align.optim", "sgd", "--align.learning_rate", "0.05"]
+    for name in ("ddp", "fsdp2"):
+        words = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{name}.yaml"), "--num_processes", "2", "--mixed_precision", "no", "-m", "alignx.cli", *changes]
+        done = subprocess.run([sys.executable, *words, "--output", str(tmp_path / name)], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert [line.split()[0] for line in done.stdout.splitlines()] == ["build", "align"]
+    assert command([*changes, "--output", str(tmp_path / "one"), "--align.per_device_train_batch_size", "8"])["code"] == 0
+    expected, *found = (load_file(tmp_path / name / "aligned" / "model.safetensors") for name in ("one", "ddp", "fsdp2"))
+    assert all(furthest(ours, expected) < 2e-6 for ours in found)
 
 
 @pytest.mark.parametrize("stage", [2, 3])

@@ -103,7 +103,7 @@ def test_the_losses_do_not_depend_on_the_groups(groups, monkeypatch):
     aligned, batch = model(pooling="alone"), collate([*rows(5), bare(9), bare(2, seed=3)])
     batch["labels"][[0, 3]] = -100
     whole = aligned(**batch)
-    monkeypatch.setattr(module, "rows_to_read", lambda batch: rows_to_read(batch, groups))
+    monkeypatch.setattr(module, "rows_to_read", lambda batch, shifted: rows_to_read(batch, groups, shifted))
     parted = aligned(**batch)
     for name in ("lm_loss", "contrastive_loss", "language_matching_loss"):
         assert torch.allclose(whole[name], parted[name], atol=1e-5), name
@@ -245,7 +245,7 @@ def test_wrong_requests():
     with pytest.raises(UsageError, match="auto"):
         AlignmentModel(tiny())
     AlignmentModel(tiny(), AlignmentConfig(objectives="lm"))  # plain pre-training needs no layer
-    with pytest.raises(UsageError, match="decoder-only"):
+    with pytest.raises(UsageError, match="encoder with a decoder"):
         AlignmentModel(torch.nn.Linear(2, 2), AlignmentConfig(layer=1))
     with pytest.raises(InputError, match="opposite direction"):
         model(pooling="mirror")(**collate(rows(4)))

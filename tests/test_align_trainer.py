@@ -230,3 +230,8 @@ def test_bf16_trains_float32_weights_and_float32_cosines(tmp_path):
         runs[bf16] = run.state.log_history[0]
     assert runs[True]["loss"] == pytest.approx(runs[False]["loss"], rel=2e-2) and runs[True]["loss"] != runs[False]["loss"]
     assert runs[True]["contrastive_loss"] == pytest.approx(runs[False]["contrastive_loss"], rel=5e-2)
+
+
+def test_liger_that_is_not_there_is_said_at_once(tmp_path):
+    with pytest.raises(UsageError, match="pip install liger-kernel"):
+        trainer(tmp_path, rows(8), use_liger_kernel=True)

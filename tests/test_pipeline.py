@@ -230,7 +230,7 @@ def test_a_watched_run_looks_at_validation_rows_and_keeps_the_best_checkpoint(tm
     log = pd.read_parquet(tmp_path / "tables" / "align_log.parquet")
     measured = log.dropna(subset="eval_retrieval_layer_2").set_index("step")["eval_retrieval_layer_2"]
     assert list(measured.index) == [2, 4] and log["gradient_norm_lm"].notna().sum() == 2 and log["loss"].notna().sum() == 2
-    titles = [axis.get_title() for axis in training_losses(log).axes]
+    titles = [axis.get_title("left") or axis.get_title() for axis in training_losses(log).axes]
     assert titles == ["loss", "lm loss", "contrastive loss", "language matching loss"], "a weighted loss is no panel of its own"
     model, tokenizer = load_model(str(tmp_path / "aligned"))
     assert heldout_retrieval(validation, tokenizer)(model)["retrieval_layer_2"] == measured.max(), "the model that was kept is the best one"

@@ -6,7 +6,7 @@
 __all__ = ['ADAPTER', 'ADAPTER_CONFIG', 'linear_layers', 'LoraArguments', 'check_lora', 'import_peft', 'adapted_layers',
            'has_adapters', 'check_targets', 'add_adapters', 'adapters_off', 'BeforeAdapters', 'before_training',
            'merged_weights', 'merge_adapters', 'save_adapters', 'load_adapters', 'save_trained', 'load_trained',
-           'AdapterTrainer']
+           'AdapterTrainer', 'weight_dtype']
 
 # %% ../../nbs/align/04d_adapters.ipynb #47226fc8
 import json
@@ -266,3 +266,10 @@ class AdapterTrainer(PlainTrainer):
             super()._save_checkpoint(*args, **kwargs)
         finally:
             self.in_checkpoint = False
+
+# %% ../../nbs/align/04d_adapters.ipynb #f6556b46
+def weight_dtype(
+    args: LoraArguments,  # training arguments of either stage
+) -> str:  # for `from_pretrained`
+    "The precision in which to load a model that will be trained with these arguments."
+    return "bfloat16" if args.lora_rank and getattr(args, "bf16", False) else "float32"

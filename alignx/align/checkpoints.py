@@ -172,8 +172,9 @@ class PlainTrainer(_FullLosses):
         super().save_model(output_dir, _internal_call)
 
     def _get_num_items_in_batch(self, batch_samples, device):
-        counted = [{**batch, "labels": predictable_labels(batch["labels"], batch["attention_mask"])} for batch in batch_samples]
-        return super()._get_num_items_in_batch(counted, device)
+        if self._loss_shifts_labels:
+            batch_samples = [{**batch, "labels": predictable_labels(batch["labels"], batch["attention_mask"])} for batch in batch_samples]
+        return super()._get_num_items_in_batch(batch_samples, device)
 
     def _save(self, output_dir=None, state_dict=None):
         if not self.args.should_save:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch.distributed.nn.functional import all_gather
 
 from .contrastive import embedding_spread, normalize_batch, search_loss
 from .pooling import PairEmbeddings
@@ -29,18 +28,32 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 # %% ../../nbs/align/02a_negatives.ipynb #e61a7c68
+class _WithGradient(torch.autograd.Function):
+    "The rows of every device [devices, n, ...]; backward, the sum of what all devices say about one's own."
+
+    @staticmethod
+    def forward(ctx, rows):
+        parts = [torch.empty_like(rows) for _ in range(processes())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.contiguous()
+        if dist.get_backend() in ("nccl", "xccl"):
+            own = torch.empty_like(gradient[0])
+            dist.reduce_scatter_tensor(own, gradient.flatten(0, 1))
+            return own
+        dist.all_reduce(gradient)  # other backends cannot scatter what they reduce
+        return gradient[dist.get_rank()]
+
+
 def _gather(
     rows: torch.Tensor,  # [n, ...]
     most: int,  # the largest n of any device
 ) -> torch.Tensor:  # [devices, most, ...]
     "The rows of every device; floating-point rows pass gradients back."
-    missing = rows.new_zeros(most - len(rows), *rows.shape[1:])
-    rows = torch.cat([rows, missing])
-    if rows.is_floating_point() and torch.is_grad_enabled():
-        return torch.stack(all_gather(rows))
-    parts = [torch.empty_like(rows) for _ in range(processes())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.stack(parts)
+    return _WithGradient.apply(torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])]))
 
 # %% ../../nbs/align/02a_negatives.ipynb #5180e92b
 def all_pairs(

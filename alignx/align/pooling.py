@@ -86,6 +86,7 @@ def alone_batch(
     attention_mask: torch.Tensor,  # [B, T]
     spans: torch.Tensor,  # [B, T]
     bos_token_id: int | None = None,  # put in front of each side if the rows begin with it
+    framed: bool = False,  # put the row's first token before and its last after each side, as encoders have it
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # ids, attention mask, which tokens are the sentence; each [2B, L]
     "Every source, then every target, as sequences of their own, padded on the right."
     side = torch.cat([spans == SOURCE, spans == TARGET])
@@ -95,6 +96,13 @@ def alone_batch(
     sentence = torch.arange(width, device=spans.device) < length
     ids = input_ids.repeat(2, 1).gather(1, order)[:, :width].masked_fill(~sentence, 0)
     first = input_ids.gather(1, attention_mask.long().argmax(1, keepdim=True))
+    if framed:
+        last = input_ids.gather(1, attention_mask.shape[1] - 1 - attention_mask.flip(1).long().argmax(1, keepdim=True))
+        ids, sentence = F.pad(ids, (1, 1)), F.pad(sentence, (1, 1), value=False)
+        ids[:, :1] = first.repeat(2, 1)
+        ids.scatter_(1, length + 1, last.repeat(2, 1))
+        attended = torch.arange(ids.shape[1], device=spans.device) < length + 2
+        return ids, attended.to(attention_mask.dtype), sentence
     if bos_token_id is not None and bool((first == bos_token_id).all()):
         ids, sentence = F.pad(ids, (1, 0), value=bos_token_id), F.pad(sentence, (1, 0), value=False)
     attended = sentence.clone()
@@ -116,9 +124,10 @@ def pool_alone(
     spans: torch.Tensor,  # [B, T]
     bos_token_id: int | None = None,  # put in front of each side if the rows begin with it
     groups: int | None = None,  # of sides of similar length that are read together; None: by the size of the batch
+    framed: bool = False,  # between the row's first and last token, as encoders have it
 ) -> PairEmbeddings:  # B pairs
     "Source and target of each row, each read as a text of its own."
-    ids, attended, sentence = alone_batch(input_ids, attention_mask, spans, bos_token_id)
+    ids, attended, sentence = alone_batch(input_ids, attention_mask, spans, bos_token_id, framed)
     order, pooled = sentence.sum(1).argsort(stable=True), []
     for group in order.chunk(groups or length_groups(len(order))):
         width = int(attended[group].sum(1).max())

@@ -34,6 +34,7 @@ class AlignmentConfig:
     packing: bool = field(default=False, metadata={"help": "read the rows of a batch as one, without padding; only where the architecture keeps them apart, which is checked"})
     distillation: float = field(default=0.0, metadata={"help": "on plain rows (replay), the share of the target that the model before training gives; 0 = the text alone"})
     logit_chunk: int = field(default=1024, metadata={"help": "tokens whose logits are held at a time in the language-model loss; 0 = all"})
+    mask_probability: float = field(default=0.15, metadata={"help": "of a token to be hidden from a masked language model; decoders have no use for it"})
     mask_duplicates: bool = field(default=True, metadata={"help": "equal sentences are not negatives of each other"})
     include_self: bool = field(default=False, metadata={"help": "language matching counts each sentence paired with itself, as the published code does"})
 
@@ -65,6 +66,8 @@ def check_alignment(
     for name, smallest in (("contrastive_weight", 0), ("language_matching_weight", 0), ("language_matching_size", 1), ("logit_chunk", 0)):
         if getattr(config, name) < smallest:
             raise UsageError(f"{name} {getattr(config, name)}: must be at least {smallest}")
+    if not 0 < config.mask_probability < 1:
+        raise UsageError(f"mask_probability {config.mask_probability}: must be between 0 and 1; 0.15 is usual")
     if not 0 <= config.distillation <= 1:
         raise UsageError(f"distillation {config.distillation}: must be between 0 and 1")
     if config.learn_temperature and "contrastive" not in config.objectives:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'WORDINGS', 'REQUESTS', 'TEMPLATES', 'CHAT_PROBES', 'translation_instructions', 'mirror_row', 'Template',
-           'get_template', 'chat_template', 'Rendered', 'render']
+           'get_template', 'chat_template', 'pair_template', 'Rendered', 'render']
 
 # %% ../../nbs/data/05_instructions.ipynb #1848ec16
 import logging
@@ -176,14 +176,14 @@ def get_template(
     "Look a template up by name, or make one from a string that has fields."
     if isinstance(template, Template):
         return template
-    if template == "chat":
+    if template in ("chat", "pair"):
         if tokenizer is None:
-            raise UsageError("template 'chat' is a tokenizer's own; make it with chat_template(tokenizer)")
-        return chat_template(tokenizer)
+            raise UsageError(f"template {template!r} is a tokenizer's own; make it with {template}_template(tokenizer)")
+        return chat_template(tokenizer) if template == "chat" else pair_template(tokenizer)
     if "{" in template:
         return Template(template)
     if template not in TEMPLATES:
-        raise unknown("template", template, [*TEMPLATES, "chat"])
+        raise unknown("template", template, [*TEMPLATES, "chat", "pair"])
     return TEMPLATES[template]
 
 # %% ../../nbs/data/05_instructions.ipynb #34805c40
@@ -215,6 +215,19 @@ def chat_template(
         if render({"instruction": user, "output": assistant}, template).text != _chat(tokenizer, user, assistant):
             raise UsageError(f"the tokenizer's chat template rewrites texts such as {user!r}; use template='alpaca' or your own")
     return template
+
+# %% ../../nbs/data/05_instructions.ipynb #d321719e
+def pair_template(
+    tokenizer: PreTrainedTokenizerBase,  # of an encoder
+) -> Template:  # of the two sides of a translation, joined as the tokenizer joins two texts
+    "For masked language models, for example `[CLS] source [SEP] target [SEP]`. Raises `UsageError` for a tokenizer that writes nothing between two texts."
+    joined = tokenizer("a", "a")
+    tokens, sides = tokenizer.convert_ids_to_tokens(joined["input_ids"]), joined.sequence_ids()
+    first, second = ([place for place, side in enumerate(sides) if side == number] for number in (0, 1))
+    before, between, after = tokens[: first[0]], tokens[first[-1] + 1 : second[0]], tokens[second[-1] + 1 :]
+    if not between:
+        raise UsageError(f"{tokenizer.name_or_path or 'the tokenizer'} writes nothing between two texts; template='pair' is for encoders, use template='alpaca' or your own")
+    return Template("".join([*before, "{input}", *between, "{output}", *after]), "".join([*before, "{output}", *after]), chat=True)
 
 # %% ../../nbs/data/05_instructions.ipynb #57032c48
 class Rendered(NamedTuple):

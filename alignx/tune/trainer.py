@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..align.adapters import AdapterTrainer, LoraArguments, add_adapters, load_trained, merge_adapters, save_trained
-from ..align.language_model import original_configs
+from ..align.language_model import is_masked_lm, original_configs
 from ..align.packing import check_packing, packed_rows
 from ..align.token_loss import LearnedTokens, loss_in_forward, predictable_labels
 from ..data.encoding import AlignmentCollator
@@ -84,6 +84,8 @@ class InstructionTrainer(AdapterTrainer):
 
     def __init__(self, model: PreTrainedModel, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, base_model=None, **kwargs):
         check_arguments(args, base_model)
+        if is_masked_lm(model):
+            raise UsageError(f"{type(model).__name__}: a masked language model cannot write an answer, so it cannot be tuned on instructions; give a causal language model")
         train_dataset = check_completions(train_dataset)
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: check_completions(dataset, name) for name, dataset in eval_dataset.items()}
