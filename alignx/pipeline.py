@@ -56,7 +56,7 @@ def measure(
     made_from = [run.note("build").get("fingerprint"), model_state, recipe.evaluate.batch_size, recipe.seed]
     run.step(f"measure {name}", made_from, [f"tables/alignment_{name}.parquet", f"tables/perplexity_{name}.json"], work)
 
-
+# %% ../nbs/04_pipeline.ipynb #1d4a5494
 def alignment_layer(run: Run) -> int:
     "The layer that stage 1 aligns; `auto` measures the base model and takes the layer where its mean retrieval peaks."
     import pandas as pd

@@ -158,8 +158,8 @@ def _asked(before) -> AbstractContextManager[PreTrainedModel]:
     return nullcontext(before) if isinstance(before, PreTrainedModel) else before.asked()
 
 
-class LearnedTokens:
-    "The states that predict tokens, and their loss, for which at most `chunk` rows of logits are there at a time."
+class _Collected:
+    "The states that predict tokens."
 
     def __init__(
         self,
@@ -192,6 +192,10 @@ class LearnedTokens:
         "The states that have something to predict, and what that is."
         states, labels = (states[:, :-1], labels[:, 1:]) if self.shifted else (states, labels)
         return states[labels != -100], labels[labels != -100]
+
+# %% ../../nbs/align/04a_token_loss.ipynb #b5e02ed5
+class LearnedTokens(_Collected):
+    "The states that predict tokens, and their loss, for which at most `chunk` rows of logits are there at a time."
 
     @torch.compiler.disable  # the layers are replaced for a moment, which a compiled graph would not notice
     def loss(

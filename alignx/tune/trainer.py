@@ -77,10 +77,39 @@ def check_arguments(
 COLUMNS = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "target_lang")
 
 # %% ../../nbs/tune/01_trainer.ipynb #6f5916cc
-class InstructionTrainer(AdapterTrainer):
-    "`transformers.Trainer` for stage 2: rows from `encode_rows(train_on='completion')` in, a plain Hugging Face folder out."
+class _PlainFolders(AdapterTrainer):
+    "What a Trainer of stage 2 writes, reads and keeps, and when it holds logits."
 
     shows_logits = False  # only where predictions are asked for
+
+    def train(self, *args, **kwargs):
+        "As in `Trainer`; the base model's share of the weights is mixed in at the end."
+        if self.args.base_share and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise UsageError("base_share: the weights lie on several devices; train without it, then use alignx.tune.mix_weights on the saved models")
+        result = super().train(*args, **kwargs)
+        if self.args.base_share:
+            merge_adapters(self.model)
+            mix_weights(self.model, self.base_model, self.args.base_share)
+        return result
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        self.shows_logits = not prediction_loss_only
+        try:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        finally:
+            self.shows_logits = False
+
+    def write_model(self, directory, state_dict): save_trained(self.model, directory, self.original, state_dict, self.in_checkpoint)
+
+    def read_model(self, directory): load_trained(self.model, directory)
+
+    def _set_signature_columns_if_needed(self):
+        "Keeps the columns that the collator of encoded rows reads."
+        self._signature_columns = list(COLUMNS)
+
+# %% ../../nbs/tune/01_trainer.ipynb #e94c0afd
+class InstructionTrainer(_PlainFolders):
+    "`transformers.Trainer` for stage 2: rows from `encode_rows(train_on='completion')` in, a plain Hugging Face folder out."
 
     def __init__(self, model: PreTrainedModel, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, base_model=None, **kwargs):
         check_arguments(args, base_model)
@@ -101,16 +130,6 @@ class InstructionTrainer(AdapterTrainer):
         # Trainer then counts the predicted tokens of a whole step for us, whatever the architecture does by itself
         self.label_names, self.model_accepts_loss_kwargs, self._loss_shifts_labels, self.loss_is_scaled_for_ga = ["labels"], True, True, True
 
-    def train(self, *args, **kwargs):
-        "As in `Trainer`; the base model's share of the weights is mixed in at the end."
-        if self.args.base_share and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UsageError("base_share: the weights lie on several devices; train without it, then use alignx.tune.mix_weights on the saved models")
-        result = super().train(*args, **kwargs)
-        if self.args.base_share:
-            merge_adapters(self.model)
-            mix_weights(self.model, self.base_model, self.args.base_share)
-        return result
-
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "Next-token loss over the completions, this micro-batch's share of the optimiser step."
         tokens = LearnedTokens(self.model, self.base_model, self.args.distillation, self.args.logit_chunk)
@@ -121,18 +140,3 @@ class InstructionTrainer(AdapterTrainer):
         if model.training and not loss.isfinite():
             raise InputError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate, or use bf16 instead of fp16")
         return (loss, output) if return_outputs else loss
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        self.shows_logits = not prediction_loss_only
-        try:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        finally:
-            self.shows_logits = False
-
-    def write_model(self, directory, state_dict): save_trained(self.model, directory, self.original, state_dict, self.in_checkpoint)
-
-    def read_model(self, directory): load_trained(self.model, directory)
-
-    def _set_signature_columns_if_needed(self):
-        "Keeps the columns that the collator of encoded rows reads."
-        self._signature_columns = list(COLUMNS)
