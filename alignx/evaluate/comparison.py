@@ -79,8 +79,9 @@ def compare_models(
     if not parts:
         raise UsageError(f"compare_models: only the model {first!r}; a comparison takes two or more")
     table = pd.concat(parts, ignore_index=True).rename(columns={"target_lang": "language", "items": "n"})
-    paired = items[items["model"] == first].groupby(["metric", "target_lang"])["value"].mean()
-    table["before"] = [paired[row.metric].mean() if row.language == "all" else paired[row.metric, row.language] for row in table.itertuples()]
+    tuples = before.groupby(["metric", "id"])["value"].mean().reset_index().assign(target_lang="all")
+    means = pd.concat([before, tuples]).groupby(["metric", "target_lang"])["value"].mean()
+    table["before"] = [means[row.metric, row.language] for row in table.itertuples()]
     table["after"] = table["before"] + table["difference"]
     columns = ["model", "against", "metric", "language", "before", "after", "difference", "low", "high", "p_value", "p_corrected", "n"]
     return table.assign(last=table["language"] == "all").sort_values(["model", "metric", "last", "before"], ascending=[True, True, True, False], kind="stable")[columns].reset_index(drop=True)
