@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+import yaml
+
 from . import __version__
 from .errors import InputError, UsageError
 from .recipe import load_recipe, make_recipe
@@ -35,9 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     for step, text in zip(STEPS, ("rows for both stages", "stage 1: align", "stage 2: tune", "how aligned is a model?", "figures and report")):
         command = commands.add_parser(step, parents=[shared], epilog=shared.epilog, help=text)
         if step == "evaluate":
-            command.add_argument("recipe", metavar="MODEL", help="a folder, a Hub id, demo, or a recipe (.yaml)")
+            command.add_argument("recipe", metavar="MODEL", nargs="+", help="folders, Hub ids, or demo; the others are compared with the first, which may be a recipe (.yaml) too")
             command.add_argument("--data", help="parallel text to measure on (default: the embedded corpus)")
             command.add_argument("--languages", help="codes, the pivot first, as in en,de,sw (default: twelve)")
+            command.add_argument("--translate", type=int, metavar="N", help="also translate N test tuples both ways: chrF++, BLEU, off-target rate")
+            command.add_argument("--knowledge", action="store_true", help="also ask facts in every language")
+            command.add_argument("--tasks", metavar="A,B", help="also run benchmarks: xnli, xcopa, xstorycloze, pawsx, belebele, xlsum (pip install 'alignx[eval]')")
+            command.add_argument("--limit", type=int, metavar="N", help="questions per benchmark and language (default: all)")
+            command.add_argument("--card", action="store_true", help="write evaluation.md into the folders of the models")
         else:
             command.add_argument("recipe", help="a YAML file, or demo")
         if step == "build":
@@ -68,22 +75,27 @@ def _overrides(words: list[str]) -> dict:  # dotted name → text
 # %% ../nbs/06_cli.ipynb #5838a537
 def _recipe(arguments: argparse.Namespace, changes: dict):
     "The recipe that the command asks for."
-    source = "demo" if arguments.command == "demo" else arguments.recipe
+    source, *further = ["demo"] if arguments.command == "demo" else [arguments.recipe] if isinstance(arguments.recipe, str) else arguments.recipe
+    if further:
+        changes["evaluate.models"] = yaml.safe_dump(further)
     for name in ("output", "seed"):
         if getattr(arguments, name) is not None:
             changes["output_dir" if name == "output" else name] = str(getattr(arguments, name))
-    if getattr(arguments, "on_error", None):
-        changes["data.on_error"] = arguments.on_error
+    asked = {"on_error": "data.on_error", "translate": "evaluate.translations", "tasks": "evaluate.tasks", "limit": "evaluate.task_limit", "knowledge": "evaluate.knowledge", "card": "evaluate.card"}
+    for name, field in asked.items():
+        value = getattr(arguments, name, None)
+        if value is not None and value is not False:
+            changes[field] = f"[{value}]" if name == "tasks" else str(value).lower() if value is True else str(value)
     if arguments.command != "evaluate" or source.endswith((".yaml", ".yml")):
         return load_recipe(source, changes)
-    return _evaluation_recipe(arguments, changes)
+    return _evaluation_recipe(source, arguments, changes)
 
 
-def _evaluation_recipe(arguments: argparse.Namespace, changes: dict):
-    "A recipe that measures one model and trains nothing."
+def _evaluation_recipe(source: str, arguments: argparse.Namespace, changes: dict):
+    "A recipe that measures models and trains nothing."
     from alignx.recipe import override
 
-    values = {"model": arguments.recipe, "stages": [], "output_dir": str(Path("runs") / ("evaluate-" + Path(arguments.recipe).name))}
+    values = {"model": source, "stages": [], "output_dir": str(Path("runs") / ("evaluate-" + Path(source).name))}
     if arguments.data:
         values["data"] = {"parallel": arguments.data, "test_split": None}
     if arguments.languages:

@@ -56,17 +56,30 @@ class DataRecipe:
 # %% ../nbs/01_recipe.ipynb #cd89d600
 @dataclass
 class EvaluateRecipe:
-    "What is measured on the base, the aligned and the tuned model."
+    "What is measured on the base, the aligned and the tuned model, and with whom they are compared."
 
+    models: list | None = None  # folders or Hub ids of further models to compare with
+    floor: bool = True  # measure the architecture with random weights too: what names and digits alone reach
+    pooling: str = "mean"  # a sentence's vector: "mean" of its tokens, the "last", or "weighted" by position
     tuples: int | None = None  # how many test tuples per language; None: all
     validation_split: str | None = "validation"  # split that stage 1 is watched on while it trains, if align.eval_strategy asks for it
     validation_tuples: int | None = 200  # how many tuples of that split; None: all
     batch_size: int = 64  # sentences a batch
+    translations: int = 0  # test tuples that a causal model translates, from and to the pivot
+    max_new_tokens: int = 64  # of a translation
+    knowledge: bool = False  # ask facts in every language, real ones and invented ones
+    tasks: list | None = None  # benchmarks of lm-eval: xnli, xcopa, xstorycloze, pawsx, belebele, xlsum
+    task_limit: int | None = None  # questions per benchmark and language; None: all
+    task_data: dict | None = None  # benchmark → folder with its data; others come from the Hub
     explorer_tuples: int = 40  # tuples shown in the explorer
+    card: bool = False  # write evaluation.md into the folders of models that this run has not trained, too
 
 # %% ../nbs/01_recipe.ipynb #905eb632
 STAGES = ("align", "tune")
-CHOICES = {"on_error": ("raise", "skip"), "request_language": ("en", "source", "target"), "truncation": ("target_end", "drop", "raise")}  # of the data part
+CHOICES = {
+    "data": {"on_error": ("raise", "skip"), "request_language": ("en", "source", "target"), "truncation": ("target_end", "drop", "raise")},
+    "evaluate": {"pooling": ("mean", "last", "weighted")},
+}  # values of some fields, part by part
 
 
 @dataclass
@@ -155,9 +168,10 @@ def make_recipe(
     recipe.languages = [normalize_language(language) for language in recipe.languages]
     if len(set(recipe.languages)) < 2 or len(set(recipe.languages)) < len(recipe.languages):
         raise UsageError(f"{where}, 'languages': {recipe.languages} must be at least two different codes; the first is the pivot")
-    for name, choices in CHOICES.items():
-        if getattr(recipe.data, name) not in choices:
-            raise unknown(name, getattr(recipe.data, name), choices, f"{where}, section 'data'")
+    for part, fields in CHOICES.items():
+        for name, choices in fields.items():
+            if getattr(getattr(recipe, part), name) not in choices:
+                raise unknown(name, getattr(getattr(recipe, part), name), choices, f"{where}, section {part!r}")
     for stage in recipe.stages:
         if stage not in STAGES:
             raise unknown("stage", stage, STAGES, f"{where}, 'stages'")

@@ -15,13 +15,13 @@ from .tables import COLUMNS, ITEM_COLUMNS, check_items, compare_items, tabulate
 
 # %% ../../nbs/evaluate/11_comparison.ipynb #fee674e0
 def by_language(
-    items: pd.DataFrame,  # items of pairs with the pivot
+    items: pd.DataFrame,  # items of pairs with the pivot, or of single languages
     pivot: str,  # the language in all pairs
-) -> pd.DataFrame:  # items with source_lang = target_lang = the other language
-    "Items of each language, both directions averaged; pairs without the pivot are left out."
+) -> pd.DataFrame:  # items with source_lang = target_lang = the other language, or the single one
+    "Items of each language, both directions averaged; pairs of two other languages are left out."
     items = items.reset_index(drop=True)
     outward = items["source_lang"] == pivot
-    kept = items[outward ^ (items["target_lang"] == pivot)]
+    kept = items[(outward ^ (items["target_lang"] == pivot)) | (items["source_lang"] == items["target_lang"])]
     if kept.empty:
         known = sorted({*items["source_lang"], *items["target_lang"]})
         raise unknown("pivot", pivot, known, "items") if pivot not in known else InputError(f"items: no pair of {pivot!r} with another language")
@@ -45,6 +45,15 @@ def at_layers(
     return pd.concat(parts, ignore_index=True).assign(layer=pd.array([pd.NA] * sum(map(len, parts)), dtype="Int64"))
 
 # %% ../../nbs/evaluate/11_comparison.ipynb #dd62840c
+def _over_all(
+    languages: pd.DataFrame,  # from by_language
+    pivot: str,  # left out
+) -> pd.DataFrame:  # items with target_lang "all"
+    "What each tuple contributes to the mean over languages."
+    others = languages[languages["source_lang"] != pivot]
+    return others.groupby(["model", "layer", "metric", "id"], sort=False, dropna=False)["value"].mean().reset_index().assign(source_lang=pivot, target_lang="all")
+
+
 def overall_table(
     items: pd.DataFrame,  # of several models, see `at_layers`
     pivot: str,  # the language in all pairs
@@ -52,9 +61,7 @@ def overall_table(
     seed: int = 0,  # of the draws
 ) -> pd.DataFrame:  # model, layer, source_lang, target_lang ("all"), metric, value, low, high, n (tuples)
     "Mean over languages of each metric, with a 95 % interval over tuples."
-    keys = ["model", "layer", "metric", "id"]
-    means = by_language(check_items(items), pivot).groupby(keys, sort=False, dropna=False)["value"].mean().reset_index()
-    return tabulate(means.assign(source_lang=pivot, target_lang="all"), resamples, seed=seed)[[*COLUMNS, "n"]]
+    return tabulate(_over_all(by_language(check_items(items), pivot), pivot), resamples, seed=seed)[[*COLUMNS, "n"]]
 
 # %% ../../nbs/evaluate/11_comparison.ipynb #f7d6d53e
 def compare_models(
@@ -66,21 +73,21 @@ def compare_models(
 ) -> pd.DataFrame:  # model, against, metric, language, before, after, difference, low, high, p_value, p_corrected, n
     """Every further model against the first, by language and over "all", paired by item; languages sorted by the first model.
 
-    `n` counts the items of a language, and the tuples of "all".
+    A metric that one of the two does not have, as translations of an encoder, is left out. `n` counts the items of a language, and the tuples of "all".
     """
     items = by_language(check_items(items), pivot)
+    whole = _over_all(items, pivot)
     first, *others = dict.fromkeys(items["model"])
     before, parts = items[items["model"] == first], []
     for name in others:
-        after = items[items["model"] == name]
-        single = compare_items(before, after, ["metric", "target_lang"], resamples, seed, correction)
-        whole = compare_items(before, after, ["metric"], resamples, seed, "none").assign(target_lang="all")
-        parts.append(pd.concat([single, whole]).assign(model=name, against=first))
+        shared = set(before["metric"]) & set(items.loc[items["model"] == name, "metric"])
+        for part, way in ((items, correction), (whole, "none")) if shared else ():
+            sides = (part[(part["model"] == each) & part["metric"].isin(shared)] for each in (first, name))
+            parts.append(compare_items(*sides, ["metric", "target_lang"], resamples, seed, way).assign(model=name, against=first))
     if not parts:
-        raise UsageError(f"compare_models: only the model {first!r}; a comparison takes two or more")
+        raise UsageError(f"compare_models: {'only the model' if not others else 'no other model shares a metric with'} {first!r}; a comparison takes two or more")
     table = pd.concat(parts, ignore_index=True).rename(columns={"target_lang": "language", "items": "n"})
-    tuples = before.groupby(["metric", "id"])["value"].mean().reset_index().assign(target_lang="all")
-    means = pd.concat([before, tuples]).groupby(["metric", "target_lang"])["value"].mean()
+    means = pd.concat([before, whole[whole["model"] == first]]).groupby(["metric", "target_lang"])["value"].mean()
     table["before"] = [means[row.metric, row.language] for row in table.itertuples()]
     table["after"] = table["before"] + table["difference"]
     columns = ["model", "against", "metric", "language", "before", "after", "difference", "low", "high", "p_value", "p_corrected", "n"]
