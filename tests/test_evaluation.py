@@ -1,0 +1,125 @@
+"""Any number of models, measured, compared and reported; what is asked once; what bad models are answered."""
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from evaluate_tools import byte_tokenizer, tiny_model
+
+from alignx import results
+from alignx.building import build
+from alignx.cli import main
+from alignx.errors import UsageError
+from alignx.evaluation import evaluate
+from alignx.measuring import Subject, display_names, models_of
+from alignx.recipe import make_recipe
+from alignx.run_folder import Run
+
+
+def save(folder, kind="llama", seed=0, spoil=None):
+    model = tiny_model(kind, seed)
+    if spoil:
+        spoil(model)
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    "Two models of one architecture, one of another, and an encoder; and the lines that the run said."
+    folder, said = tmp_path_factory.mktemp("models"), []
+    models = [save(folder / "one"), save(folder / "two", seed=1), save(folder / "gpt2", "gpt2"), save(folder / "encoder", "xlmr")]
+    values = {"model": models[0], "languages": ["en", "de", "sw"], "stages": [], "output_dir": str(folder / "run"), "evaluate": {"models": models[1:], "tuples": 25, "explorer_tuples": 5, "card": True}}
+    run = Run(make_recipe(values), said.append)
+    build(run)
+    evaluate(run)
+    results.explore(run)
+    return run, said, folder
+
+
+def test_every_model_is_in_every_table(compared):
+    run, _, _ = compared
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert list(metrics["models"]) == ["one", "two", "gpt2", "encoder"]
+    scores = pd.read_parquet(run.path / "tables" / "scores.parquet")
+    alignment = scores[scores["metric"] == "retrieval_top1"]
+    assert set(scores["model"]) == set(metrics["models"]) and alignment["floor"].notna().all() and (alignment["n"] > 0).all()
+    assert alignment[["value", "low", "high"]].notna().all(axis=None)
+    perplexity = scores[scores["metric"] == "perplexity"].set_index(["model", "source_lang"])
+    assert perplexity.loc[("encoder", "en"), "n"] == 0 and np.isnan(perplexity.loc[("encoder", "en"), "value"])
+    assert metrics["models"]["encoder"]["perplexity"] == {"en": None, "de": None, "sw": None} and metrics["models"]["gpt2"]["perplexity"]["sw"] > 1
+
+
+def test_models_of_one_architecture_share_a_floor_and_a_layer(compared):
+    run, _, _ = compared
+    models = json.loads((run.path / "metrics.json").read_text())["models"]
+    assert models["one"]["layer"] == models["two"]["layer"] and models["one"]["floor"] == models["two"]["floor"] != models["gpt2"]["floor"]
+    assert sorted(p.name for p in (run.path / "tables").glob("floor_*")) == ["floor_encoder.parquet", "floor_gpt2.parquet", "floor_one.parquet"]
+    assert Subject(run, "one").architecture == Subject(run, "two").architecture != Subject(run, "encoder").architecture
+
+
+def test_gains_and_price_are_against_the_first(compared):
+    run, _, _ = compared
+    gains, price = (pd.read_parquet(run.path / "tables" / f"{name}.parquet") for name in ("gains", "price"))
+    assert set(gains["against"]) == {"one"} and set(gains["model"]) == {"two", "gpt2", "encoder"}
+    assert set(price["model"]) == {"two", "gpt2"} and set(price["language"]) == {"en", "de", "sw"}
+    means = pd.read_parquet(run.path / "tables" / "overall.parquet").query("metric == 'retrieval_top1'").set_index("model")["value"]
+    whole = gains.query("metric == 'retrieval_top1' and language == 'all'").set_index("model")
+    assert whole.loc["gpt2", "difference"] == pytest.approx(means["gpt2"] - means["one"])
+
+
+def test_the_report_and_cards_name_every_model_with_intervals(compared):
+    run, _, folder = compared
+    page, card = (run.path / "report.html").read_text(encoding="utf-8"), (run.path / "evaluation.md").read_text(encoding="utf-8")
+    for title in ("Gains by language", "Every language with every other", "Translations and other sentences", "What it cost", "All scores"):
+        assert title in page
+    assert 'src="http' not in page and "<link" not in page
+    rows = [line for line in card.splitlines() if line.startswith(("| one ", "| two ", "| gpt2 ", "| encoder "))]
+    assert len(rows) == 4 and all("[" in row and " 25 " in row for row in rows) and rows[3].count("–") >= 1
+    assert all((folder / name / "evaluation.md").is_file() for name in ("one", "two", "gpt2", "encoder"))
+
+
+def test_nothing_is_asked_twice_and_new_questions_alone(compared):
+    run, said, _ = compared
+    before = len(said)
+    evaluate(run), results.explore(run)
+    assert len(said) > before and all("unchanged" in line for line in said[before:])
+    values = run.recipe.to_dict() | {"evaluate": run.recipe.to_dict()["evaluate"] | {"floor": False, "models": run.recipe.evaluate.models[:1]}}
+    fewer = Run(make_recipe(values), said.append)
+    before = len(said)
+    metrics = evaluate(fewer)
+    assert list(metrics["models"]) == ["one", "two"] and "floor" not in metrics["models"]["one"] and all("unchanged" in line for line in said[before:])
+
+
+def test_names_tell_models_apart():
+    assert display_names(["runs/a/tuned", "runs/b/tuned", "org/model"]) == ["a-tuned", "b-tuned", "org-model"]
+    with pytest.raises(UsageError, match="twice"):
+        display_names(["a", "b", "a"])
+    recipe = make_recipe({"languages": ["en", "de"], "evaluate": {"models": ["x/tuned", "org/other"]}})
+    assert models_of(recipe) == {"base": "demo", "aligned": None, "tuned": None, "other-tuned": "x/tuned", "other": "org/other"}
+
+
+def broken(model):
+    model.model.layers[1].mlp.up_proj.weight.data[0, 0] = torch.nan
+
+
+@pytest.mark.parametrize("make, code, said", [
+    (lambda folder: save(folder, spoil=broken), 1, "layer 2"),
+    (lambda folder: tiny_model().save_pretrained(folder) or str(folder), 2, "tokenizer"),
+    (lambda folder: save(folder, "t5"), 2, "encoder with a decoder"),
+    (lambda folder: folder.mkdir() or str(folder), 2, "config.json"),
+])  # fmt: skip
+def test_models_that_cannot_be_measured_are_one_line(make, code, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = ["evaluate", make(tmp_path / "model"), "--languages", "en,de", "--evaluate.tuples", "20", "--output", str(tmp_path / "run")]
+    assert main(words) == code
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("alignx: error") and said in error and "Traceback" not in error
+
+
+def test_a_corpus_of_one_sentence_is_refused(tmp_path, capsys):
+    (tmp_path / "one.jsonl").write_text(json.dumps({"source": "cat", "target": "Katze", "source_lang": "en", "target_lang": "de"}) + "\n")
+    assert main(["evaluate", "demo", "--data", str(tmp_path / "one.jsonl"), "--languages", "en,de", "--output", str(tmp_path / "out")]) == 1
+    assert "only one" in capsys.readouterr().err
