@@ -72,6 +72,7 @@ def test_no_sentences():
 
 def test_overflow_is_an_error_and_not_a_wrong_score():
     model = tiny_model()
+    model.model.layers[1].mlp.up_proj.weight.data *= 1e30
     model.model.layers[1].mlp.down_proj.weight.data[0, :] = 3e38
     with pytest.raises(InputError, match="layer 2.*dtype"):
         embed_layers(model, byte_tokenizer(), TEXTS)
