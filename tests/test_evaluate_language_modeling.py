@@ -44,9 +44,9 @@ def test_tokens_weigh_the_same_and_not_texts():
 def test_chunks_of_positions_change_nothing():
     model = tiny_model()
     ids = torch.randint(4, 200, (3, 20), generator=torch.Generator().manual_seed(0))
-    inputs, content = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, torch.ones(3, 20)
+    own = torch.ones(3, 20, dtype=bool)
     with torch.no_grad():
-        whole, pieces = _batch_loss(model, inputs, content, 10**6), _batch_loss(model, inputs, content, 7)
+        whole, pieces = _batch_loss(model, ids, own, own, 10**6), _batch_loss(model, ids, own, own, 7)
     assert whole[0] == pytest.approx(pieces[0]) and whole[1].tolist() == pieces[1].tolist() == [19, 19, 19]
 
 

@@ -15,22 +15,23 @@ import torch
 from torch.nn import functional as F
 
 from ..errors import InputError, UsageError
-from .embeddings import _batches, _content_tokens, _length_limit, evaluating
+from .embeddings import _batches, _check_request, _check_tokens, _length_limit, _tokenized, evaluating
 from .statistics import bootstrap_ratio
 from .tables import COLUMNS, correct_p_values
 
 # %% ../../nbs/evaluate/03_language_modeling.ipynb #b6b4aec9
 def _batch_loss(
     model,  # a causal language model
-    inputs: dict[str, torch.Tensor],  # input_ids and attention_mask [B, T], padded on the right
-    content: torch.Tensor,  # [B, T], 1 on the text's own tokens
+    ids: torch.Tensor,  # [B, T], padded on the right
+    real: torch.Tensor,  # [B, T] bool: no padding
+    own: torch.Tensor,  # [B, T] bool: the text's own tokens
     chunk: int = 1024,  # positions that are turned to float32 together
 ) -> tuple[np.ndarray, np.ndarray]:  # [B] sum of negative log-likelihoods in nats, [B] number of predicted tokens
     "Negative log-likelihood of every content token that has a token before it, text by text."
     device = model.get_input_embeddings().weight.device
-    logits = model(**{name: tensor.to(device) for name, tensor in inputs.items()}, use_cache=False).logits[:, :-1]
-    predicted = content[:, 1:].bool()
-    logits, targets = logits[predicted.to(logits.device)], inputs["input_ids"][:, 1:][predicted].to(logits.device)
+    logits = model(input_ids=ids.to(device), attention_mask=real.long().to(device), use_cache=False).logits[:, :-1]
+    predicted = own[:, 1:]
+    logits, targets = logits[predicted.to(logits.device)], ids[:, 1:][predicted].to(logits.device)
     losses = [F.cross_entropy(part.float(), target, reduction="none") for part, target in zip(logits.split(chunk), targets.split(chunk))]
     rows, counts = predicted.nonzero()[:, 0].numpy(), predicted.sum(1).numpy()
     values = torch.cat(losses).double().cpu().numpy() if losses else np.empty(0)
@@ -68,16 +69,20 @@ def sentence_losses(
     """
     if model.config.is_encoder_decoder or not model.can_generate():
         raise UsageError(f"perplexity needs a causal language model, {type(model).__name__} is none; load it with AutoModelForCausalLM")
+    _check_request(tokenizer, "mean", batch_size, None)
+    if not len(texts):
+        return pd.DataFrame({"nats": [], "tokens": [], "bytes": []})
     limit = _length_limit(model, tokenizer, max_length)
-    tokens = _content_tokens(tokenizer, texts, limit)
+    tokens = _tokenized(tokenizer, texts, limit)
+    _check_tokens(tokens, model)
     pad_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     nats, counts = np.zeros(len(texts)), np.zeros(len(texts), int)
     with evaluating(model):
-        for chosen, inputs, content in _batches(tokens, batch_size, pad_id):
-            nats[chosen], counts[chosen] = _batch_loss(model, inputs, content)
+        for chosen, *batch in _batches(tokens, batch_size, pad_id):
+            nats[chosen], counts[chosen] = _batch_loss(model, *batch)
     if not np.isfinite(nats).all():
         raise InputError(f"text {np.flatnonzero(~np.isfinite(nats))[0]}: the loss is {nats[~np.isfinite(nats)][0]}; the weights are broken, or overflow: load the model with dtype=torch.float32")
-    return pd.DataFrame({"nats": nats, "tokens": counts, "bytes": _predicted_bytes(tokenizer, texts, limit) if len(texts) else []})
+    return pd.DataFrame({"nats": nats, "tokens": counts, "bytes": _predicted_bytes(tokenizer, texts, limit)})
 
 # %% ../../nbs/evaluate/03_language_modeling.ipynb #305f23e5
 def perplexity(
