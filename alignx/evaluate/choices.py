@@ -6,7 +6,7 @@
 __all__ = ['NORMALIZATIONS', 'SCORE_COLUMNS', 'TIE', 'choice_rows', 'option_tokens', 'log_likelihoods', 'option_scores',
            'choice_items', 'rank_options']
 
-# %% ../../nbs/evaluate/07_choices.ipynb #91155f89
+# %% ../../nbs/evaluate/07_choices.ipynb #3ad03057
 import inspect
 from collections.abc import Sequence
 from numbers import Integral
@@ -17,8 +17,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..errors import InputError, UsageError, unknown
-from .alignment import ITEM_COLUMNS
 from .embeddings import _length_limit, evaluating
+from .tables import ITEM_COLUMNS
 
 # %% ../../nbs/evaluate/07_choices.ipynb #05e0deca
 def _row_problem(
