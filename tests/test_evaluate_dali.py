@@ -79,7 +79,7 @@ def test_items_of_a_model_equal_the_loop():
     by = items.assign(metric=items["metric"].str.rpartition("/")[2]).set_index(["metric", "target_lang", "layer", "id"])["value"]
     rows = {(row["lang"], row["id"]): row for row in ROWS}
     for lang, number in itertools.product(("de", "zh"), range(4)):
-        sides = [embed_layers(model, tokenizer, [row["question"] + option for option in row["options"]]) for row in (rows["en", number], rows[lang, number])]
+        sides = [embed_layers(model, tokenizer, [row["question"] + option for option in row["options"]], pooling="last") for row in (rows["en", number], rows[lang, number])]
         for layer in range(4):
             assert by["dali", lang, layer, number] == naive(sides[0][layer], sides[1][layer], False)
             assert by["dali_strong", lang, layer, number] == naive(sides[0][layer], sides[1][layer], True)

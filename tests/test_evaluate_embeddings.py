@@ -72,8 +72,71 @@ def test_no_sentences():
 
 def test_overflow_is_an_error_and_not_a_wrong_score():
     model = tiny_model()
-    model.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("inf")
+    model.model.layers[1].mlp.up_proj.weight.data *= 1e30
+    model.model.layers[1].mlp.down_proj.weight.data[0, :] = 3e38
     with pytest.raises(InputError, match="layer 2.*dtype"):
+        embed_layers(model, byte_tokenizer(), TEXTS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_numbers_are_named(value):
+    model = tiny_model()
+    model.model.layers[1].mlp.down_proj.weight.data[0, 0] = value
+    with pytest.raises(InputError, match="model.layers.1.mlp.down_proj.weight.*checkpoint is broken"):
+        embed_layers(model, byte_tokenizer(), TEXTS)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom", "bert", "xlmr", "t5"])
+@pytest.mark.parametrize("pooling", ["last", "weighted"])
+def test_other_poolings_by_hand(kind, pooling):
+    tokenizer, model = byte_tokenizer("<s> $A </s>"), tiny_model(kind)
+    found = embed_layers(model, tokenizer, TEXTS, batch_size=3, pooling=pooling)
+    stack = model.get_encoder() if model.config.is_encoder_decoder else model
+    for index, text in enumerate(TEXTS):
+        with torch.no_grad():
+            states = stack(input_ids=torch.tensor([tokenizer(text)["input_ids"]]), output_hidden_states=True).hidden_states
+        for layer, state in enumerate(states):
+            own, total = state[0, 1:-1].double().numpy(), np.zeros(32)
+            for i, vector in enumerate(own, 1):
+                total += vector * (i / sum(range(1, len(own) + 1)) if pooling == "weighted" else i == len(own))
+            np.testing.assert_allclose(found[layer, index], total, rtol=1e-4, atol=1e-5)
+
+
+def test_into_a_file(tmp_path):
+    model, tokenizer, path = tiny_model(), byte_tokenizer(), tmp_path / "vectors.npy"
+    mapped = embed_layers(model, tokenizer, TEXTS, layers=[1, 3], out=path)
+    assert isinstance(mapped, np.memmap) and not mapped.flags.writeable and [p.name for p in tmp_path.iterdir()] == ["vectors.npy"]
+    np.testing.assert_array_equal(mapped, embed_layers(model, tokenizer, TEXTS, layers=[1, 3]))
+    np.testing.assert_array_equal(np.load(path), mapped)
+
+
+def test_a_file_that_could_not_be_finished_does_not_stay(tmp_path):
+    model = tiny_model()
+    model.model.norm.weight.data[:] = float("nan")
+    with pytest.raises(InputError, match="model.norm.weight"):
+        embed_layers(model, byte_tokenizer(), TEXTS, out=tmp_path / "vectors.npy")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "case, message",
+    [
+        (dict(tokenizer=None), "no tokenizer.*NoneType"),
+        (dict(pooling="men"), "did you mean 'mean'"),
+        (dict(batch_size=0), "batch_size.*0"),
+        (dict(out="vectors.txt"), "out.*vectors.txt"),
+        (dict(out="/no/such/folder/vectors.npy"), "out.*existing folder"),
+    ],
+)
+def test_requests_that_make_no_sense(case, message):
+    with pytest.raises(UsageError, match=message):
+        embed_layers(**{"model": tiny_model(), "tokenizer": byte_tokenizer(), "texts": TEXTS, **case})
+
+
+def test_tokenizer_of_another_model():
+    model = tiny_model()
+    model.resize_token_embeddings(40)
+    with pytest.raises(InputError, match="40 token vectors.*do not belong together"):
         embed_layers(model, byte_tokenizer(), TEXTS)
 
 

@@ -17,6 +17,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "language_modeling": ["compare_losses", "language_modeling_table", "losses_by_language", "perplexity", "perplexity_by_language", "sentence_losses"],
         "statistics": ["PairedDifference", "bootstrap_interval", "bootstrap_ratio", "paired_difference"],
         "tables": ["check_items", "compare_items", "correct_p_values", "gaps", "tabulate"],
+        "language_pairs": ["LanguagePairs", "as_matrix", "language_pairs", "measure_language_pairs", "tuples_of"],
+        "comparison": ["at_layers", "by_language", "compare_models", "overall_table"],
         "report": ["write_report"],
     },
 )

@@ -182,7 +182,7 @@ def _likelihoods(
         raise InputError(f"choice row {owners[np.argmin(np.isfinite(values))]}: the likelihood is not a number; the weights hold NaN, or overflow: load the model with dtype=torch.float32")
     return values, np.array([count for _, count in sequences])
 
-# %% ../../nbs/evaluate/07_choices.ipynb #883556a8
+# %% ../../nbs/evaluate/07_choices.ipynb #a8940a69
 def option_scores(
     model,  # a causal language model
     tokenizer,  # its tokenizer
@@ -199,6 +199,8 @@ def option_scores(
     """
     if normalize not in NORMALIZATIONS:
         raise unknown("normalize", normalize, NORMALIZATIONS)
+    if tokenizer is None:
+        raise UsageError("ranking options needs the model's tokenizer, got None; load it with AutoTokenizer")
     if model.config.is_encoder_decoder or not model.can_generate():
         raise UsageError(f"ranking options needs a causal language model, {type(model).__name__} is none; load one with AutoModelForCausalLM")
     rows = choice_rows(rows)

@@ -73,7 +73,7 @@ def _parallel_questions(
         raise InputError(f"choice rows: no question is there in {pivot!r} and in another language; translations share their id and task")
     return groups
 
-# %% ../../nbs/evaluate/07a_dali.ipynb #0668f4ab
+# %% ../../nbs/evaluate/07a_dali.ipynb #a7d19f91
 def _item_frame(
     pairs: Sequence[tuple[dict, dict]],  # questions in both languages
     metric: str,  # without the task
@@ -97,12 +97,13 @@ def dali_items(
     name: str = "base",  # what the column `model` says
     batch_size: int = 32,  # texts that run together
     max_length: int = 512,  # tokens; what is longer is cut
+    pooling: str = "last",  # of a text's own tokens, see embed_layers; the paper's is "last"
     progress: bool = False,  # show progress bars
 ) -> pd.DataFrame:  # model, layer, source_lang, target_lang, metric, id, value
     "`dali` and `dali_strong` of every question at every layer; their chance levels (`dali_chance`, ...) have no layer."
     groups, frames = _parallel_questions(rows, pivot), []
     texts = list(dict.fromkeys(row["question"] + option for pairs in groups.values() for pair in pairs for row in pair for option in row["options"]))
-    embedded = embed_layers(model, tokenizer, texts, layers, batch_size=batch_size, max_length=max_length, progress=progress)
+    embedded = embed_layers(model, tokenizer, texts, layers, batch_size=batch_size, max_length=max_length, pooling=pooling, progress=progress)
     index = pd.Index(texts)
     for (_, count), pairs in groups.items():
         sides = [index.get_indexer([pair[side]["question"] + option for pair in pairs for option in pair[side]["options"]]) for side in (0, 1)]

@@ -211,9 +211,10 @@ def _evaluate(
     task.set_fewshot_seed(seed=1234)
     return _lm_eval().evaluator.evaluate(lm=lm, task_dict={name: task}, limit=limit, bootstrap_iters=0, log_samples=True)["samples"][name]
 
-# %% ../../nbs/evaluate/08_harness.ipynb #65bf0e58
+# %% ../../nbs/evaluate/08_harness.ipynb #ea0f8d7d
 def _check_tasks(
     model,  # a transformers model
+    tokenizer,  # its tokenizer
     tasks: Sequence[str],  # families
     limit: int | None,  # questions
     local: Mapping | None,  # folders
@@ -221,6 +222,8 @@ def _check_tasks(
     "`UsageError` for what cannot be asked."
     if model.config.is_encoder_decoder or not model.can_generate():
         raise UsageError(f"these benchmarks need a causal language model, {type(model).__name__} is none; load one with AutoModelForCausalLM")
+    if tokenizer is None:
+        raise UsageError("these benchmarks need the model's tokenizer, got None; load it with AutoTokenizer")
     if isinstance(tasks, str) or not tasks:
         raise UsageError(f"tasks: expected a list of families, got {tasks!r}; choose from: {', '.join(FAMILIES)}")
     for family in (*tasks, *(local or {})):
@@ -246,7 +249,7 @@ def run_tasks(
 
     A language that a family does not have becomes one item without a value: a row with `n = 0` in the table.
     """
-    _check_tasks(model, tasks, limit, local)
+    _check_tasks(model, tokenizer, tasks, limit, local)
     wanted = list(dict.fromkeys((family, normalize_language(language)) for family in tasks for language in languages))
     frames = []
     with _quiet() as lm_eval, evaluating(model), tqdm(total=len(wanted), desc="benchmarks", unit="task", disable=not progress) as bar:
