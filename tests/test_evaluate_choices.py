@@ -196,6 +196,8 @@ def test_other_bad_input():
         option_scores(model, tokenizer, ROWS, "token")
     with pytest.raises(InputError, match="an option of 30 tokens, and the model reads 20"):
         option_scores(model, tokenizer, [{**QUESTION, "options": ["a", "b" * 30]}], max_length=20)
+    with pytest.raises(UsageError, match="needs the model's tokenizer, got None"):
+        option_scores(model, None, ROWS)
     with pytest.raises(InputError, match="has the same tokens"):
         option_scores(model, merging_tokenizer(), [{**QUESTION, "options": ["y", "z", "a"]}])
 

@@ -256,6 +256,8 @@ def test_bad_requests(local):
         run(local, "xnli", limit=0)
     with pytest.raises(UsageError, match="unknown language"):
         run(local, "xnli", languages=["xx-nothing"])
+    with pytest.raises(UsageError, match="need the model's tokenizer, got None"):
+        run_tasks(tiny_model(), None, ["xnli"], ["de"], local=local)
     for kind in ("bert", "xlmr", "t5"):
         with pytest.raises(UsageError, match="causal language model"):
             run_tasks(tiny_model(kind), byte_tokenizer("<s> $A </s>"), ["xnli"], ["de"], local=local)
