@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESULT', 'display_names', 'models_of', 'model_names', 'Subject', 'measure', 'measure_floor', 'alignment_layer',
-           'layer_of', 'measure_languages']
+           'layer_of', 'measure_languages', 'gap_items', 'measure_tasks']
 
 # %% ../nbs/03a_measuring.ipynb #bb81424d
 import json
@@ -198,3 +198,37 @@ def measure_languages(
         return f"{measured.table['value'].mean():.3f} between all languages at layer {layer}"
 
     subject.step("languages", [recipe.evaluate.batch_size, layer], ["languages", "cosines"], work)
+
+# %% ../nbs/03a_measuring.ipynb #5226e5da
+def gap_items(
+    name: str,  # of the model
+    metrics: list[str],  # that could not be measured
+    pairs: list[tuple[str, str]],  # (source_lang, target_lang)
+):  # items without a value
+    "One item without a value for each metric and direction."
+    import pandas as pd
+
+    from alignx.evaluate.tables import ITEM_COLUMNS
+
+    return pd.DataFrame([(name, pd.NA, *pair, metric, "", float("nan")) for metric in metrics for pair in pairs], columns=ITEM_COLUMNS).astype({"layer": "Int64"})
+
+
+def measure_tasks(subject: Subject) -> None:
+    "Write the answers to the benchmarks of the recipe, item by item."
+    from alignx.align.language_model import is_masked_lm
+    from alignx.evaluate.harness import FAMILIES, run_tasks
+
+    recipe, asked = subject.run.recipe, subject.run.recipe.evaluate
+
+    def work():
+        model, tokenizer = subject.loaded
+        if is_masked_lm(model):
+            metrics = [f"{family}/{FAMILIES[family].metric}" for family in asked.tasks]
+            items = gap_items(subject.name, metrics, [(language, language) for language in recipe.languages])
+        else:
+            items = run_tasks(model, tokenizer, asked.tasks, recipe.languages, asked.task_limit, asked.batch_size, subject.name, asked.task_data, progress=True)
+        items.to_parquet(subject.table("tasks"))
+        means = items[~items["metric"].str.endswith("_chance")].groupby("metric", sort=False)["value"].mean()
+        return ", ".join(f"{metric} {'–' if value != value else format(value, '.3f')}" for metric, value in means.items())
+
+    subject.step("tasks", [asked.tasks, asked.task_limit, asked.task_data, asked.batch_size], ["tasks"], work)

@@ -80,7 +80,7 @@ def compare_models(
     first, *others = dict.fromkeys(items["model"])
     before, parts = items[items["model"] == first], []
     for name in others:
-        shared = set(before["metric"]) & set(items.loc[items["model"] == name, "metric"])
+        shared = set(before.dropna(subset="value")["metric"]) & set(items[items["model"] == name].dropna(subset="value")["metric"])
         for part, way in ((items, correction), (whole, "none")) if shared else ():
             sides = (part[(part["model"] == each) & part["metric"].isin(shared)] for each in (first, name))
             parts.append(compare_items(*sides, ["metric", "target_lang"], resamples, seed, way).assign(model=name, against=first))
