@@ -122,7 +122,7 @@ def local_splits(
                 return dict.fromkeys(("validation", "eval", "test"), _read_rows([path], columns))
     raise InputError(f"{folder}: no data for {names[0]!r}; expected {names[0]}/SPLIT.jsonl, {names[0]}.jsonl, or .parquet in their place")
 
-# %% ../../nbs/evaluate/08_harness.ipynb #71ffeba1
+# %% ../../nbs/evaluate/08_harness.ipynb #e25c62cc
 SPLITS = {"training_split": {"train"}, "validation_split": {"validation", "eval"}, "test_split": {"test"}}
 
 
@@ -135,7 +135,7 @@ def _task(
     spec = {"group": "changed", "task": [{"task": name, **change}]} if name in names else {**summary_task(name), **change}
     return next(iter(_manager().load([spec])["tasks"].items()))
 
-
+# %% ../../nbs/evaluate/08_harness.ipynb #eff5f930
 def _load_task(
     family: str,  # a key of FAMILIES
     language: str,  # code
@@ -211,7 +211,7 @@ def _evaluate(
     task.set_fewshot_seed(seed=1234)
     return _lm_eval().evaluator.evaluate(lm=lm, task_dict={name: task}, limit=limit, bootstrap_iters=0, log_samples=True)["samples"][name]
 
-# %% ../../nbs/evaluate/08_harness.ipynb #ea0f8d7d
+# %% ../../nbs/evaluate/08_harness.ipynb #89cc7271
 def _check_tasks(
     model,  # a transformers model
     tokenizer,  # its tokenizer
@@ -232,7 +232,7 @@ def _check_tasks(
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise UsageError(f"limit: expected a number of questions, 1 or more, got {limit!r}")
 
-
+# %% ../../nbs/evaluate/08_harness.ipynb #15f8cb08
 def run_tasks(
     model,  # a causal language model
     tokenizer,  # its tokenizer
