@@ -263,6 +263,18 @@ def test_bad_requests(local):
             run_tasks(tiny_model(kind), byte_tokenizer("<s> $A </s>"), ["xnli"], ["de"], local=local)
 
 
+def test_weights_and_likelihoods_that_are_no_numbers_are_no_zeros(local, monkeypatch):
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    with pytest.raises(InputError, match="the weights 'model.norm.weight' hold values that are not numbers"):
+        run_tasks(model, byte_tokenizer(), ["xlsum"], ["sw"], local=local)
+    model = tiny_model()
+    model.lm_head.register_forward_hook(lambda module, args, output: output * float("inf"))
+    with pytest.raises(InputError, match=r"xnli \(de\), question 0: a likelihood is not a number"):
+        run_tasks(model, byte_tokenizer(), ["xnli"], ["de"], local=local)
+
+
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, local):
     monkeypatch.setitem(sys.modules, "lm_eval.evaluator", None)
     with pytest.raises(UsageError, match=r"pip install 'alignx\[eval\]'"):

@@ -215,7 +215,7 @@ def option_scores(
         table["score"] = table["log_likelihood"] / lengths[normalize]
     return table[SCORE_COLUMNS]
 
-# %% ../../nbs/evaluate/07_choices.ipynb #95bb8a85
+# %% ../../nbs/evaluate/07_choices.ipynb #e4f8a5cb
 TIE = 1e-4  # nats: scores that differ by less are equal
 
 
@@ -233,7 +233,7 @@ def choice_items(
     frames = [pd.DataFrame({"model": name, "layer": pd.array([pd.NA] * len(items), "Int64"), **language, "metric": prefix + metric, "id": items["id"], "value": value}) for metric, value in values.items()]
     return pd.concat(frames, ignore_index=True)[ITEM_COLUMNS]
 
-
+# %% ../../nbs/evaluate/07_choices.ipynb #477a98f5
 def rank_options(
     model,  # a causal language model
     tokenizer,  # its tokenizer

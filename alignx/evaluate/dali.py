@@ -73,7 +73,7 @@ def _parallel_questions(
         raise InputError(f"choice rows: no question is there in {pivot!r} and in another language; translations share their id and task")
     return groups
 
-# %% ../../nbs/evaluate/07a_dali.ipynb #a7d19f91
+# %% ../../nbs/evaluate/07a_dali.ipynb #51a346a1
 def _item_frame(
     pairs: Sequence[tuple[dict, dict]],  # questions in both languages
     metric: str,  # without the task
@@ -87,7 +87,7 @@ def _item_frame(
     frame = {"model": name, "layer": pd.array([layer] * len(pairs), "Int64"), **languages, "metric": names, "id": [own["id"] for own, _ in pairs]}
     return pd.DataFrame({**frame, "value": np.broadcast_to(np.asarray(values, float), len(pairs))})[ITEM_COLUMNS]
 
-
+# %% ../../nbs/evaluate/07a_dali.ipynb #2ef56977
 def dali_items(
     model,  # any Hugging Face model
     tokenizer,  # its tokenizer

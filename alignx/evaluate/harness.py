@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['FAMILIES', 'SUFFIXES', 'SPLITS', 'Family', 'family_tasks', 'local_splits', 'run_tasks']
 
-# %% ../../nbs/evaluate/08_harness.ipynb #31260f10
+# %% ../../nbs/evaluate/08_harness.ipynb #f24399db
 import contextlib
 import copy
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import datasets
 import pandas as pd
 import pyarrow.parquet
+import torch
 from tqdm.auto import tqdm
 
 from ..data.languages import find_language, normalize_language
@@ -122,7 +124,7 @@ def local_splits(
                 return dict.fromkeys(("validation", "eval", "test"), _read_rows([path], columns))
     raise InputError(f"{folder}: no data for {names[0]!r}; expected {names[0]}/SPLIT.jsonl, {names[0]}.jsonl, or .parquet in their place")
 
-# %% ../../nbs/evaluate/08_harness.ipynb #71ffeba1
+# %% ../../nbs/evaluate/08_harness.ipynb #e25c62cc
 SPLITS = {"training_split": {"train"}, "validation_split": {"validation", "eval"}, "test_split": {"test"}}
 
 
@@ -135,7 +137,7 @@ def _task(
     spec = {"group": "changed", "task": [{"task": name, **change}]} if name in names else {**summary_task(name), **change}
     return next(iter(_manager().load([spec])["tasks"].items()))
 
-
+# %% ../../nbs/evaluate/08_harness.ipynb #eff5f930
 def _load_task(
     family: str,  # a key of FAMILIES
     language: str,  # code
@@ -181,7 +183,7 @@ def _quiet():
         if shown:
             datasets.enable_progress_bars()
 
-# %% ../../nbs/evaluate/08_harness.ipynb #19f41966
+# %% ../../nbs/evaluate/08_harness.ipynb #c6803b06
 def _sample_items(
     family: str,  # a key of FAMILIES
     language: str,  # code
@@ -191,6 +193,9 @@ def _sample_items(
     "Every metric of every question, and chance where there are candidate answers."
     rows = []
     for sample in samples:
+        likelihoods = [response[0] for response in sample["filtered_resps"] if isinstance(response, tuple)]
+        if not all(map(math.isfinite, likelihoods)):
+            raise InputError(f"{family} ({language}), question {sample['doc_id']}: a likelihood is not a number; the hidden states overflow: load the model with dtype=torch.float32")
         values = {metric: float(sample[metric]) for metric in sample["metrics"]}
         if "acc" in values:
             values["acc_chance"] = 1 / len(sample["arguments"])
@@ -211,7 +216,7 @@ def _evaluate(
     task.set_fewshot_seed(seed=1234)
     return _lm_eval().evaluator.evaluate(lm=lm, task_dict={name: task}, limit=limit, bootstrap_iters=0, log_samples=True)["samples"][name]
 
-# %% ../../nbs/evaluate/08_harness.ipynb #ea0f8d7d
+# %% ../../nbs/evaluate/08_harness.ipynb #a49af8c8
 def _check_tasks(
     model,  # a transformers model
     tokenizer,  # its tokenizer
@@ -219,11 +224,14 @@ def _check_tasks(
     limit: int | None,  # questions
     local: Mapping | None,  # folders
 ):
-    "`UsageError` for what cannot be asked."
+    "`UsageError` for what cannot be asked, `InputError` for weights that are not numbers."
     if model.config.is_encoder_decoder or not model.can_generate():
         raise UsageError(f"these benchmarks need a causal language model, {type(model).__name__} is none; load one with AutoModelForCausalLM")
     if tokenizer is None:
         raise UsageError("these benchmarks need the model's tokenizer, got None; load it with AutoTokenizer")
+    broken = next((name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()), None)
+    if broken:
+        raise InputError(f"the weights {broken!r} hold values that are not numbers; no benchmark can be run on them")
     if isinstance(tasks, str) or not tasks:
         raise UsageError(f"tasks: expected a list of families, got {tasks!r}; choose from: {', '.join(FAMILIES)}")
     for family in (*tasks, *(local or {})):
@@ -232,7 +240,7 @@ def _check_tasks(
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise UsageError(f"limit: expected a number of questions, 1 or more, got {limit!r}")
 
-
+# %% ../../nbs/evaluate/08_harness.ipynb #15f8cb08
 def run_tasks(
     model,  # a causal language model
     tokenizer,  # its tokenizer
