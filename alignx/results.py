@@ -109,14 +109,17 @@ def figures(
     "The figures of a run; also written to `figures/`."
     table, metrics = _read(run, "alignment"), _metrics(run)
     layer, pivot, layers = metrics["layer"], metrics["pivot"], {name: values["layer"] for name, values in metrics["models"].items()}
-    floor = table.dropna(subset="floor").drop_duplicates(["layer", "source_lang", "target_lang", "metric"]).assign(model="random weights", value=lambda t: t["floor"])
+    floor = table[table["model"] == next(iter(layers))].dropna(subset="floor").assign(model="random weights", value=lambda t: t["floor"])
     one_layer = len(set(layers.values())) == 1
     own = table[table["layer"] == table["model"].map(layers)].assign(layer=layer)
     drawn = {
-        "layers": ("Retrieval at every layer", f"Share of test sentences whose translation is the nearest by cosine, from and to {pivot}, each sentence encoded alone. Lines are means over languages, bands hold the middle half of them; dashed, what random weights reach.", plots.layer_curves(table, layer=layer if one_layer else None, floor=floor if len(floor) else None)),
+        "layers": ("Retrieval at every layer", f"Share of test sentences whose translation is the nearest by cosine, from and to {pivot}, each sentence encoded alone. Lines are means over languages, bands hold the middle half of them; dashed, what random weights of the first model's architecture reach.", plots.layer_curves(table, layer=layer if one_layer else None, floor=floor if len(floor) else None)),
         "languages": ("Retrieval by language", f"At {'layer ' + str(layer) if one_layer else 'the layer where each model peaks'}, with 95 % bootstrap intervals over sentences; sorted by the first model.", plots.retrieval_by_language(own, layer)),
         "heatmap": ("Retrieval by language and layer", "Both directions averaged, all models on one scale.", plots.language_heatmap(table)),
     } | _comparison_figures(run, metrics)  # fmt: skip
+    if not one_layer:
+        for axis in drawn["languages"][2].axes:
+            axis.set_xlabel("retrieval top1, each model at its layer")
     perplexities = pd.DataFrame([(name, lang, p) for name, v in metrics["models"].items() for lang, p in v["perplexity"].items()], columns=["model", "language", "value"]).dropna()
     if len(perplexities):
         drawn["perplexity"] = ("Perplexity by language", "Of the test sentences, each by itself; lower is better. To be compared within a language, and between models of one vocabulary.", plots.perplexity_change(perplexities))
@@ -173,7 +176,7 @@ def write_cards(run: Run) -> list[Path]:  # the files written
     if len(price):
         price = price[price["metric"] == ("perplexity" if "perplexity" in set(price["metric"]) else "bits_per_byte")]
     data = Path(recipe.data.test or recipe.data.parallel).name
-    about = f"{max(one['tuples'] for one in metrics['models'].values())} test tuples ({data}, {recipe.data.test_split or 'all'}) in {', '.join(metrics['languages'])}; pivot {metrics['pivot']}. Each sentence encoded alone ({recipe.evaluate.pooling} pooling), cosine, both directions averaged, mean over languages, 95 % bootstrap intervals over tuples. The layer is {'fixed by the recipe' if recipe.align.get('layer', 'auto') != 'auto' else 'where the first model peaks'}. Made with alignx {metrics['version']}, seed {metrics['seed']}."
+    about = f"{max(one['tuples'] for one in metrics['models'].values())} test tuples ({data}, {recipe.data.test_split or 'all'}) in {', '.join(metrics['languages'])}; pivot {metrics['pivot']}. Each sentence encoded alone ({recipe.evaluate.pooling} pooling), cosine, both directions averaged, mean over languages, 95 % bootstrap intervals over tuples. The layer is {'fixed by the recipe' if recipe.align.get('layer', 'auto') != 'auto' else 'where the first model peaks; models of another architecture are read where they peak themselves'}. Made with alignx {metrics['version']}, seed {metrics['seed']}."
     table = model_overview(run)
     write_text(run.path / "evaluation.md", evaluation_card("Evaluation", about, table, gains, price))
     written.append(run.path / "evaluation.md")

@@ -108,7 +108,7 @@ def cosine_histograms(
 ) -> Figure:
     "Distribution of the cosines of translations and of other sentences, over all pairs of languages; one panel a model."
     models = list(model_colors(cosines["model"]))
-    figure, axes = _figure(2.7 * len(models) + 0.5, 2.4, ncols=len(models), sharex=True, sharey=True, squeeze=False)
+    figure, axes = _figure(2.7 * len(models) + 0.5, 2.4, ncols=len(models), sharex=True, squeeze=False)
     seen = cosines.groupby("left")["count"].sum()
     for axis, model in zip(axes[0], models):
         for kind, color, label in (("other", "#767676", "unrelated"), ("translation", "#0072B2", "translations")):
