@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from .building import build, load_model, resolve, watched_on
+from .building import build, load_model, resolve, watched_stages
 from .data.encoding import AlignmentCollator, encode_rows
 from .data.instructions import translation_instructions
 from .demo import demo_model
@@ -18,6 +18,7 @@ from .errors import InputError, UsageError
 from .evaluation import evaluate
 from .measuring import RESULT, alignment_layer
 from .run_folder import Run, describe_source, write_folder, write_text
+from .stage_rows import watched_rows
 
 # %% ../nbs/04_pipeline.ipynb #76751694
 def _checkpoint(
@@ -90,7 +91,8 @@ def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
     (run.path / "tables").mkdir(exist_ok=True)
     log.to_parquet(run.path / "tables" / f"{stage}_log.parquet")
     shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
-    return f"{result.global_step} steps, loss {result.training_loss:.3f}"
+    last = [f"loss {entry['loss']:.3f}" for entry in trainer.state.log_history if "loss" in entry][-1:]
+    return ", ".join([f"{result.global_step} steps", *last])
 
 # %% ../nbs/04_pipeline.ipynb #ff20aa4b
 def _validation(
@@ -104,7 +106,7 @@ def _validation(
     from alignx.evaluate.alignment import heldout_retrieval
 
     recipe, data = run.recipe, run.recipe.data
-    if watched_on(recipe) is None:
+    if "align" not in watched_stages(recipe):
         return {}
     rows = Dataset.from_parquet(str(run.path / "data" / "validation.parquet"))
     asked = translation_instructions(rows, recipe.seed, data.wordings, data.request_language)
@@ -134,6 +136,19 @@ def align(run: Run) -> None:
 
     run.step("align", made_from, ["aligned/config.json", "tables/align_log.parquet"], work, together=True)
 
+# %% ../nbs/04_pipeline.ipynb #8aa9fdcb
+def _tune_validation(run: Run, tokenizer) -> dict:  # eval_dataset and measures of an InstructionTrainer
+    "What stage 2 is watched on, if it is."
+    from datasets import Dataset
+
+    from alignx.evaluate.language_modeling import heldout_perplexity
+
+    if "tune" not in watched_stages(run.recipe):
+        return {}
+    pairs, *general = (Dataset.from_parquet(str(path)) for name in ("validation", "validation_instructions") if (path := run.path / "data" / f"{name}.parquet").is_file())
+    measures = heldout_perplexity(pairs, tokenizer, batch_size=run.recipe.evaluate.batch_size)
+    return {"eval_dataset": watched_rows(run.recipe, pairs, general[0] if general else None, tokenizer), "measures": measures}
+
 # %% ../nbs/04_pipeline.ipynb #d8af28ed
 def tune(run: Run) -> None:
     "Step 3: tune on instructions; writes `tuned/`."
@@ -152,7 +167,8 @@ def tune(run: Run) -> None:
         model, tokenizer = load_model(start, recipe.trust_remote_code, weight_dtype(arguments))
         rows = load_from_disk(str(run.path / "data" / "tune"))
         base = load_model(recipe.model, recipe.trust_remote_code)[0] if arguments.base_share or arguments.distillation else None
-        trainer = InstructionTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer, base_model=base)
+        watched = _tune_validation(run, tokenizer)
+        trainer = InstructionTrainer(model, arguments, AlignmentCollator(tokenizer), rows, processing_class=tokenizer, base_model=base, **watched)
         return _fit(run, "tune", trainer, made_from)
 
     run.step("tune", made_from, ["tuned/config.json", "tables/tune_log.parquet"], work, together=True)

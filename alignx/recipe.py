@@ -62,8 +62,10 @@ class EvaluateRecipe:
     floor: bool = True  # measure the architecture with random weights too: what names and digits alone reach
     pooling: str = "mean"  # a sentence's vector: "mean" of its tokens, the "last", or "weighted" by position
     tuples: int | None = None  # how many test tuples per language; None: all
-    validation_split: str | None = "validation"  # split that stage 1 is watched on while it trains, if align.eval_strategy asks for it
-    validation_tuples: int | None = 200  # how many tuples of that split; None: all
+    validation_split: str | None = "validation"  # split that a stage is watched on while it trains, if its eval_strategy asks for it
+    validation_tuples: int | None = 200  # how many tuples of that split, and general instructions of each language; None: all
+    instructions: str | None = None  # general instructions that stage 2 is watched on; None: another split of `data.instructions`
+    instructions_split: str | None = "test"  # that split; None, or data.instructions without a split: stage 2 is watched on translations alone
     batch_size: int = 64  # sentences a batch
     translations: int = 0  # test tuples that a causal model translates, from and to the pivot
     max_new_tokens: int = 64  # of a translation

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['sentence_losses', 'perplexity', 'sentences_by_language', 'perplexity_by_language', 'losses_by_language',
-           'language_modeling_table', 'compare_losses']
+           'language_modeling_table', 'compare_losses', 'heldout_perplexity']
 
 # %% ../../nbs/evaluate/03_language_modeling.ipynb #04730986
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -185,3 +185,18 @@ def compare_losses(
     table = pd.DataFrame(rows, columns=["language", "metric", "before", "after", "change", "low", "high", "p_value", "n"])
     table.insert(8, "p_corrected", table.groupby("metric")["p_value"].transform(lambda p: correct_p_values(p.to_numpy(), correction)))
     return table
+
+# %% ../../nbs/evaluate/03_language_modeling.ipynb #616746ee
+def heldout_perplexity(
+    texts,  # {language: texts}, or parallel rows, neither trained nor tested on
+    tokenizer,  # of the model
+    batch_size: int = 16,  # texts that run together
+    max_length: int = 512,  # tokens; what is longer is cut
+) -> Callable[[object], dict[str, float]]:  # model → en_perplexity, de_perplexity, ...
+    "A measure of a model: `perplexity_by_language`, under the names that a trainer logs."
+
+    def measure(model) -> dict[str, float]:
+        found = perplexity_by_language(model, tokenizer, texts, batch_size, max_length)
+        return {f"{language}_perplexity": value for language, value in found.items()}
+
+    return measure

@@ -6,18 +6,21 @@
 __all__ = ['COLUMNS', 'TuneArguments', 'check_completions', 'check_arguments', 'InstructionTrainer']
 
 # %% ../../nbs/tune/01_trainer.ipynb #2d6f6edc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from datasets import Dataset, IterableDataset
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
-from ..align.adapters import AdapterTrainer, LoraArguments, add_adapters, load_trained, merge_adapters, save_trained
+from ..align.adapters import LoraArguments, add_adapters, load_trained, merge_adapters, save_trained
 from ..align.language_model import is_masked_lm, original_configs
 from ..align.packing import check_packing, packed_rows
 from ..align.token_loss import LearnedTokens, loss_in_forward, predictable_labels
+from ..align.trainer import check_whole
 from ..data.encoding import AlignmentCollator
 from ..errors import InputError, UsageError
 from .replay import mix_weights
+from .watching import RowLosses, WatchingTrainer
 
 # %% ../../nbs/tune/01_trainer.ipynb #40f4e416
 @dataclass
@@ -32,6 +35,8 @@ class TuneArguments(LoraArguments, TrainingArguments):
 
     def __post_init__(self):
         LoraArguments.__post_init__(self)
+        if self.greater_is_better is None and str(self.metric_for_best_model).endswith("perplexity"):
+            self.greater_is_better = False
         TrainingArguments.__post_init__(self)
 
 # %% ../../nbs/tune/01_trainer.ipynb #ff0f8bd4
@@ -77,7 +82,7 @@ def check_arguments(
 COLUMNS = ("input_ids", "attention_mask", "labels", "spans", "source_lang", "target_lang")
 
 # %% ../../nbs/tune/01_trainer.ipynb #6f5916cc
-class _PlainFolders(AdapterTrainer):
+class _PlainFolders(WatchingTrainer):
     "What a Trainer of stage 2 writes, reads and keeps, and when it holds logits."
 
     shows_logits = False  # only where predictions are asked for
@@ -109,9 +114,11 @@ class _PlainFolders(AdapterTrainer):
 
 # %% ../../nbs/tune/01_trainer.ipynb #e94c0afd
 class InstructionTrainer(_PlainFolders):
-    "`transformers.Trainer` for stage 2: rows from `encode_rows(train_on='completion')` in, a plain Hugging Face folder out."
+    """`transformers.Trainer` for stage 2: rows from `encode_rows(train_on='completion')` in, a plain Hugging Face folder out.
 
-    def __init__(self, model: PreTrainedModel, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, base_model=None, **kwargs):
+    `eval_dataset` may be rows by language, and `measures` a function from the model to numbers by name; see `WatchingTrainer`."""
+
+    def __init__(self, model: PreTrainedModel, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, base_model=None, measures: Callable[[PreTrainedModel], dict[str, float]] | None = None, **kwargs):
         check_arguments(args, base_model)
         if is_masked_lm(model):
             raise UsageError(f"{type(model).__name__}: a masked language model cannot write an answer, so it cannot be tuned on instructions; give a causal language model")
@@ -124,19 +131,23 @@ class InstructionTrainer(_PlainFolders):
             data_collator = AlignmentCollator(processing_class)
         if args.packing:
             check_packing(model)
+        set_seed(args.seed)  # which Trainer does too, but after adapters have drawn their first weights
         add_adapters(model, args)
-        self.original, self.base_model = original_configs(model), base_model.eval() if base_model is not None else None
+        self.original, self.base_model, self.measures = original_configs(model), base_model.eval() if base_model is not None else None, measures
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
+        check_whole(self.is_fsdp_enabled or self.is_deepspeed_enabled, args, measures)
         # Trainer then counts the predicted tokens of a whole step for us, whatever the architecture does by itself
         self.label_names, self.model_accepts_loss_kwargs, self._loss_shifts_labels, self.loss_is_scaled_for_ga = ["labels"], True, True, True
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "Next-token loss over the completions, this micro-batch's share of the optimiser step."
-        tokens = LearnedTokens(self.model, self.base_model, self.args.distillation, self.args.logit_chunk)
-        labels = predictable_labels(inputs["labels"], inputs["attention_mask"])
+        labels, chunk = predictable_labels(inputs["labels"], inputs["attention_mask"]), self.args.logit_chunk
+        tokens = LearnedTokens(self.model, self.base_model, self.args.distillation, chunk) if model.training else RowLosses(self.model, labels, chunk)
         with packed_rows(self.model, self.args.packing), loss_in_forward(tokens, inputs, labels, num_items_in_batch, self.shows_logits):
             output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
         loss = output["loss"] * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
-        if model.training and not loss.isfinite():
+        if not model.training:
+            self.keep_rows(tokens)
+        elif not loss.isfinite():
             raise InputError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower the learning rate, or use bf16 instead of fp16")
         return (loss, output) if return_outputs else loss
