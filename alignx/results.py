@@ -197,7 +197,7 @@ def write_cards(run: Run) -> list[Path]:  # the files written
 def _lead(metrics: dict) -> str:
     "One sentence on what came out."
     models = metrics["models"]
-    first, last = next(iter(models)), list(models)[-1]
+    first = next(iter(models))
     said = "; ".join(f"{name} {values['retrieval_top1_mean']:.3f}" for name, values in models.items())
     layers = sorted({values["layer"] for values in models.values()})
     lead = f"Mean retrieval top-1 at layer {' or '.join(map(str, layers))} over {len(metrics['languages']) - 1} languages, both directions, sentences encoded alone: {said}."
