@@ -16,7 +16,7 @@ from .data.instructions import translation_instructions
 from .demo import demo_model
 from .errors import InputError, UsageError
 from .evaluation import evaluate
-from .measuring import RESULT, alignment_layer
+from .run_measures import RESULT, alignment_layer
 from .run_folder import Run, describe_source, write_folder, write_text
 from .stage_rows import watched_rows
 

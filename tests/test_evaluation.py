@@ -12,7 +12,7 @@ from alignx.building import build
 from alignx.cli import main
 from alignx.errors import UsageError
 from alignx.evaluation import evaluate
-from alignx.measuring import Subject, display_names, models_of
+from alignx.run_measures import Subject, display_names, models_of
 from alignx.recipe import make_recipe
 from alignx.run_folder import Run
 
