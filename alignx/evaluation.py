@@ -128,7 +128,8 @@ def _summary(run: Run, name: str, one: dict, scores: pd.DataFrame, overall: pd.D
     from alignx.evaluate.alignment import summarise
 
     layer, own = one["layer"], scores[scores["model"] == name]
-    summary = summarise(pd.read_parquet(one["subject"].table("alignment")), layer, run.recipe.pivot)
+    table = own[own["layer"].notna() & (own["source_lang"] != own["target_lang"])]
+    summary = summarise(table, layer, run.recipe.pivot)
     for metric in ("perplexity", "bits_per_byte"):
         values = own[own["metric"] == metric].set_index("source_lang")["value"]
         summary[metric] = {language: None if pd.isna(values.get(language)) else float(values[language]) for language in run.recipe.languages}
@@ -139,7 +140,7 @@ def _summary(run: Run, name: str, one: dict, scores: pd.DataFrame, overall: pd.D
     for metric, rows in extra.groupby("metric", sort=False):
         summary.setdefault("scores", {})[metric] = {row.source_lang if row.source_lang == row.target_lang else f"{row.source_lang}-{row.target_lang}": None if pd.isna(row.value) else float(row.value) for row in rows.itertuples()}
     if one["floor"] is not None:
-        floor = summarise(pd.read_parquet(Subject(run, one["floor"]).table("floor")), layer, run.recipe.pivot)
+        floor = summarise(table.assign(value=table["floor"]), layer, run.recipe.pivot)
         summary["floor"] = {key: value for key, value in floor.items() if key.endswith("_mean")}
     return summary
 
@@ -151,7 +152,8 @@ def evaluate(run: Run) -> dict:  # what metrics.json holds
     alignment = _alignment_table(asked)
     scores = pd.concat([alignment, _language_modeling_table(run, asked), _extra_scores(run, asked)], ignore_index=True)
     overall, gains = _gains(run, asked)
-    made = {"alignment": alignment, "scores": scores, "overall": overall, "gains": gains, "price": _price(run, asked), "translation_gains": _translation_gains(run, asked)}
+    pairs = alignment[alignment["source_lang"] != alignment["target_lang"]]
+    made = {"alignment": pairs, "scores": scores, "overall": overall, "gains": gains, "price": _price(run, asked), "translation_gains": _translation_gains(run, asked)}
     for name, table in made.items():
         table.to_parquet(tables / f"{name}.parquet")
     models = {name: _summary(run, name, one, scores, overall) for name, one in asked.items()}

@@ -99,13 +99,14 @@ def _test_rows(run: Run):
     return Dataset.from_parquet(str(run.path / "data" / "test.parquet"))
 
 
-def _alignment(subject: Subject, model, name: str, what: tuple | None = None):
+def _alignment(subject: Subject, model, name: str, leave_out: tuple[str, ...] = ()):
     "Items and table of a model's alignment, as the recipe asks for it."
-    from alignx.evaluate.alignment import ALL_METRICS, measure_alignment
+    from alignx.evaluate.measuring import ALL_METRICS, measure_alignment
 
     recipe, (_, tokenizer) = subject.run.recipe, subject.loaded
+    metrics = [metric for metric in ALL_METRICS if metric not in leave_out]
     options = dict(pooling=recipe.evaluate.pooling, batch_size=recipe.evaluate.batch_size, languages=recipe.languages, seed=recipe.seed, progress=True)
-    return measure_alignment(model, tokenizer, _test_rows(subject.run), name=name, metrics=what or ALL_METRICS, **options)
+    return measure_alignment(model, tokenizer, _test_rows(subject.run), name=name, metrics=metrics, **options)
 
 
 def measure(subject: Subject) -> None:
@@ -137,13 +138,12 @@ def measure(subject: Subject) -> None:
 # %% ../nbs/03a_run_measures.ipynb #6718e47e
 def measure_floor(subject: Subject) -> None:
     "Write the alignment of the subject's architecture with random weights."
-    from alignx.evaluate.alignment import METRICS
     from alignx.evaluate.profile import random_weights
 
     recipe = subject.run.recipe
 
     def work():
-        measured = _alignment(subject, random_weights(subject.loaded[0], seed=recipe.seed), "random weights", METRICS)
+        measured = _alignment(subject, random_weights(subject.loaded[0], seed=recipe.seed), "random weights", ("language_probe",))
         measured.table.to_parquet(subject.table("floor"))
         means = measured.table[measured.table.metric == "retrieval_top1"].groupby("layer").value.mean()
         return f"random weights reach {means.max():.3f} at layer {means.idxmax()}"
