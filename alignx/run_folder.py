@@ -47,8 +47,8 @@ def write_folder(
 
 # %% ../nbs/02_run_folder.ipynb #02ba9037
 def describe_source(source: str | None) -> object:  # plain values
-    "What tells whether a file, folder or Hub id is still the same: its name and, on disk, sizes and times of change."
-    files = source_files(source)  # for one file of a Moses pair, or their common prefix, all files of it
+    "What tells whether a file, folder or Hub id is still the same: its name and, on disk, sizes and times of change; cards (.md) are not part of it."
+    files = [p for p in source_files(source) if p.suffix != ".md"]  # for one file of a Moses pair, or their common prefix, all files of it
     return [source, [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]] if files else source
 
 

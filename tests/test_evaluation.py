@@ -106,7 +106,7 @@ def broken(model):
 
 
 @pytest.mark.parametrize("make, code, said", [
-    (lambda folder: save(folder, spoil=broken), 1, "layer 2"),
+    (lambda folder: save(folder, spoil=broken), 1, "layers.1.mlp.up_proj.weight"),
     (lambda folder: tiny_model().save_pretrained(folder) or str(folder), 2, "tokenizer"),
     (lambda folder: save(folder, "t5"), 2, "encoder with a decoder"),
     (lambda folder: folder.mkdir() or str(folder), 2, "config.json"),

@@ -10,6 +10,7 @@ from alignx import pipeline, results
 from alignx.cli import main
 from alignx.errors import InputError, UsageError
 from alignx.recipe import load_recipe, make_recipe, override
+from alignx.run_measures import model_names
 from alignx.run_folder import Run, describe_source, fingerprint, write_folder, write_text
 
 
@@ -71,7 +72,7 @@ def test_second_run_does_nothing(finished):
     before = len(said)
     for step in (pipeline.build, pipeline.align, pipeline.tune, pipeline.evaluate, results.explore):
         step(run)
-    assert len(said) - before == 7 and all("unchanged" in line for line in said[before:])
+    assert len(said) - before == 11 and all("unchanged" in line for line in said[before:])
 
 
 def test_a_change_repeats_only_what_follows_from_it(finished):
@@ -138,7 +139,7 @@ def test_report_needs_no_network(finished):
 
 def test_tuning_alone_starts_from_the_base_model(tmp_path):
     recipe = make_recipe(values(tmp_path) | {"stages": ["tune"]})
-    assert pipeline.model_names(recipe) == ["base", "tuned"]
+    assert model_names(recipe) == ["base", "tuned"]
 
 
 @pytest.mark.parametrize(

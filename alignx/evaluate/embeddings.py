@@ -68,6 +68,9 @@ def _length_limit(
 ) -> int:  # tokens, special ones included
     "The longest sequence that request, tokenizer and position table all allow."
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name, table in model.named_modules() if positions else ():
+        if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
+            positions = table.num_embeddings - table.padding_idx - 1
     return min(limit for limit in (max_length, tokenizer.model_max_length, positions) if limit and limit > 0)
 
 # %% ../../nbs/evaluate/01_embeddings.ipynb #4d9af659
@@ -234,7 +237,7 @@ def _embedded_batches(
     backbone = _backbone(model)
     options, masked = _forward_options(backbone)
     device = backbone.get_input_embeddings().weight.device
-    pad_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    pad_id = tokenizer.pad_token_id if masked and tokenizer.pad_token_id is not None else int(tokens.ids[0])  # unmasked, a padding token would be warned of
     with evaluating(model), tqdm(total=len(tokens.starts) - 1, desc="embedding", unit="sentence", disable=not progress) as bar:
         for chosen, ids, real, own in _batches(tokens, batch_size, pad_id):
             mask = {"attention_mask": real.long().to(device)} if masked else {}
