@@ -171,7 +171,7 @@ def test_both_directions_has_every_pair_once_each_way():
     assert len(both_directions(both)) == 12
 
 
-@pytest.mark.parametrize("template", ["alpaca", "plain", "chat"])
+@pytest.mark.parametrize("template", ["alpaca", "plain", "chat", "{instruction}\nUser: {input}\nAssistant: "])
 @pytest.mark.parametrize("kind", ["demo", "bytes", "closing"])
 def test_prompts_are_the_beginnings_of_training_rows(demo, template, kind):
     tokenizer = copy.deepcopy(demo[1]) if kind == "demo" else byte_tokenizer(single="<s> $A </s>" if kind == "closing" else "<s> $A")

@@ -79,7 +79,7 @@ def translation_prompts(
     "The tokens of training rows up to where the translation begins; nothing of the reference is in them."
     form = get_template(template, tokenizer)
     tasks = _tasks(_parallel_table(rows), wordings, request_language)
-    answered = [render({**task, "output": _name(task["target_lang"], task["target_lang"])}, form) for task in tasks]
+    answered = [render({**task, "output": _name(task["target_lang"], task["target_lang"]).capitalize()}, form) for task in tasks]
     return [ids[: marks.completion] for ids, marks in _tokenise(answered, tokenizer, form.chat)]
 
 # %% ../../nbs/evaluate/06a_translation.ipynb #0632606a
