@@ -246,7 +246,7 @@ def test_rows_that_cannot_be_scored_are_refused(demo):
 def test_tables_of_translations_are_checked():
     good = pd.DataFrame([{"id": 1, "source_lang": "en", "target_lang": "de", "source": "a", "reference": "b", "hypothesis": None}])
     assert check_outputs(good).equals(good)
-    for bad, message in ((good.head(0), "no rows"), (good.drop(columns="source"), "missing the columns source"), (good.assign(reference=None), "'reference' is None"), (pd.concat([good, good]), "is there twice")):
+    for bad, message in ((good.head(0), "no rows"), (good.drop(columns="source"), "missing the columns source"), (good.assign(reference=None), "'reference' is 'None'"), (pd.concat([good, good]), "is there twice")):
         with pytest.raises(InputError, match=message):
             check_outputs(bad, "mine")
 

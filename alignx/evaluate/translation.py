@@ -146,7 +146,7 @@ def check_outputs(
     for column in ("source", "reference", "hypothesis"):
         bad = [place for place, text in enumerate(outputs[column]) if not (isinstance(text, str) or column == "hypothesis" and pd.isna(text))]
         if bad:
-            raise InputError(f"{where}, row {bad[0]}: {column!r} is {outputs[column].iloc[bad[0]]!r}, not text; mend the row or leave it out")
+            raise InputError(f"{where}, row {bad[0]}: {column!r} is {str(outputs[column].iloc[bad[0]])!r}, not text; mend the row or leave it out")
     twice = outputs.duplicated(["id", "source_lang", "target_lang"])
     if twice.any():
         row = outputs[twice].iloc[0]
