@@ -16,9 +16,9 @@ import pandas as pd
 from datasets import Dataset
 
 from ..data.encoding import _tokenise
-from ..data.instructions import REQUESTS, WORDINGS, Rendered, Template, get_template, render, translation_instructions
+from ..data.instructions import REQUESTS, WORDINGS, Template, _name, get_template, render, translation_instructions
 from ..errors import InputError
-from .generation import _check_generator, context_length, continuations, open_ended
+from .generation import _check_generator, context_length, continuations
 
 # %% ../../nbs/evaluate/06a_translation.ipynb #c4312fae
 OUTPUT_COLUMNS = ["id", "source_lang", "target_lang", "source", "reference", "hypothesis", "stopped"]
@@ -55,7 +55,7 @@ def both_directions(
     both = pd.concat([table, back[table.columns]], ignore_index=True).drop_duplicates(["id", "source_lang", "target_lang"])
     return Dataset.from_pandas(both, preserve_index=False)
 
-# %% ../../nbs/evaluate/06a_translation.ipynb #9f95a877
+# %% ../../nbs/evaluate/06a_translation.ipynb #a1c94b38
 def _tasks(
     table: pd.DataFrame,  # from _parallel_table
     wordings: Sequence | dict | None,  # as `translation_instructions` takes them; None: the first of each language
@@ -68,7 +68,7 @@ def _tasks(
     rows = Dataset.from_pandas(table[["source", "target", "source_lang", "target_lang"]], preserve_index=False)
     return translation_instructions(rows, wordings=wordings, request_language=request_language, numbers=numbers)
 
-
+# %% ../../nbs/evaluate/06a_translation.ipynb #9f95a877
 def translation_prompts(
     rows,  # parallel rows
     tokenizer,  # of the model
@@ -78,13 +78,9 @@ def translation_prompts(
 ) -> list[list[int]]:  # token ids of each prompt
     "The tokens of training rows up to where the translation begins; nothing of the reference is in them."
     form = get_template(template, tokenizer)
-    heads = []
-    for task in _tasks(_parallel_table(rows), wordings, request_language):
-        whole = render({**task, "output": ""}, form)
-        end = whole.completion[0]
-        heads.append(Rendered(whole.text[:end], whole.source, None, (end, end), tuple(extent for extent in whole.texts if extent[0] < end)))
-    prompts = [ids for ids, _ in _tokenise(heads, tokenizer, form.chat)]
-    return prompts if form.chat else [open_ended(ids, tokenizer) for ids in prompts]
+    tasks = _tasks(_parallel_table(rows), wordings, request_language)
+    answered = [render({**task, "output": _name(task["target_lang"], task["target_lang"]).capitalize()}, form) for task in tasks]
+    return [ids[: marks.completion] for ids, marks in _tokenise(answered, tokenizer, form.chat)]
 
 # %% ../../nbs/evaluate/06a_translation.ipynb #0632606a
 def _closing_token(
@@ -150,7 +146,7 @@ def check_outputs(
     for column in ("source", "reference", "hypothesis"):
         bad = [place for place, text in enumerate(outputs[column]) if not (isinstance(text, str) or column == "hypothesis" and pd.isna(text))]
         if bad:
-            raise InputError(f"{where}, row {bad[0]}: {column!r} is {outputs[column].iloc[bad[0]]!r}, not text; mend the row or leave it out")
+            raise InputError(f"{where}, row {bad[0]}: {column!r} is {str(outputs[column].iloc[bad[0]])!r}, not text; mend the row or leave it out")
     twice = outputs.duplicated(["id", "source_lang", "target_lang"])
     if twice.any():
         row = outputs[twice].iloc[0]
