@@ -230,7 +230,7 @@ def capitals_of(packages: Packages, cities: dict) -> dict[str, str]:
         by_name[plain(names["en"])].append(zone)
     listed = packages.read("countries-list", "countries.min.json")
     members = packages.read("cldr-core", "supplemental/territoryContainment.json")["supplemental"]["territoryContainment"]["UN"]["_contains"]
-    found = {country: by_name[plain(listed[country]["capital"])] for country in sorted(members) if country not in DISPUTED}
+    found = {country: by_name[plain(listed[country]["capital"])] for country in sorted(members)}
     return {country: zones[0] for country, zones in found.items() if len(zones) == 1}
 
 
@@ -371,7 +371,7 @@ def real_facts(packages: Packages, text: dict, capitals: dict, continents: dict)
     out = []
     for split in ("train", "test"):
         here = [c for c in sorted(continents) if (c in READ_IN_TRAINING) == (split == "train")]
-        facts = [{"country": c, "object": capitals[c]} for c in here if c in capitals and not gives_itself_away(text[f"country.{c}"], text[capitals[c]])]
+        facts = [{"country": c, "object": capitals[c]} for c in here if c in capitals and c not in DISPUTED and not gives_itself_away(text[f"country.{c}"], text[capitals[c]])]
         size = Counter(continents[f["country"]] for f in facts)
         pooled = {code for code in size if size[code] < 6}
         while pooled and sum(size[code] for code in pooled) < 6:
