@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from alignx.errors import InputError, UsageError
 from alignx.evaluate import alignment
-from alignx.evaluate.alignment import alignment_items, alignment_table, best_layer, compare_items, heldout_retrieval, margin_score, mexa_score
-from alignx.evaluate.alignment import retrieval_accuracy, sentence_scores, summarise, tabulate
+from alignx.evaluate.alignment import alignment_items, alignment_table, best_layer, heldout_retrieval, margin_score, mexa_score
+from alignx.evaluate.alignment import retrieval_accuracy, sentence_scores, summarise
+from alignx.evaluate.tables import compare_items, tabulate
 from evaluate_tools import byte_tokenizer, tiny_model
 
 
@@ -201,7 +202,7 @@ def test_comparison_finds_the_difference_and_pairs_by_id(tiny):
     items = alignment_items(*tiny, parallel())
     better = items.assign(value=items["value"] + 0.1, model="after").sample(frac=1, random_state=0)
     result = compare_items(items, better, resamples=100)
-    assert list(result.columns) == ["layer", "metric", "items", "difference", "low", "high", "p_value"]
+    assert list(result.columns) == ["layer", "metric", "items", "difference", "low", "high", "p_value", "p_corrected"]
     np.testing.assert_allclose(result[["difference", "low", "high"]], 0.1)
     assert (result["items"] == 12).all() and len(result) == 4 * 3
     assert len(compare_items(items, better, by=["layer", "source_lang", "target_lang", "metric"], resamples=10)) == 4 * 8
