@@ -27,6 +27,7 @@ from .data.mixing import mix_directions
 from .data.naming import same_split
 from .data.parallel import load_parallel
 from .data.parts import join_parts, publish, shard_rows, walk_parts, write_parts
+from .data.sentences import load_sentences
 from .data.sources import source_files
 from .demo import demo_corpus, demo_instructions, demo_model
 from .errors import UsageError, unknown
@@ -161,10 +162,10 @@ def prepare(
     made = {"pairs": pairs}
     if data.instructions is not None:
         made["general"] = _without(load_instructions(resolve(data.instructions, demo_instructions()), recipe.languages, split=data.instructions_split, **reading), watched)
-    replayed = clean_parallel(given, **chain)[0] if data.replay or data.tune_replay else rows
-    for name, count in (("replay_align", data.replay), ("replay_tune", data.tune_replay)):
-        if count:
-            made[name] = replay_rows(replayed, count, recipe.pivot, data.replay_pivot_share, recipe.seed)
+    counts = {name: count for name, count in (("replay_align", data.replay), ("replay_tune", data.tune_replay)) if count}
+    if counts:
+        replayed, pivot = _replayed(recipe, excluded, reading) if data.replay_source else (clean_parallel(given, **chain)[0], recipe.pivot)
+        made |= {name: replay_rows(replayed, count, pivot, data.replay_pivot_share, recipe.seed) for name, count in counts.items()}
     for name, part in made.items():
         part.save_to_disk(str(folder / name))
     write_report(report, folder / "cleaning.json")
@@ -181,6 +182,15 @@ def _without(general, watched):
     if len(kept) < len(general):
         log.warning("%d general instructions are left out, since stage 2 is watched on them", len(general) - len(kept))
     return kept
+
+
+def _replayed(recipe, excluded, reading: dict):  # sentences, and the language that is replayed most
+    "The plain text to replay, without what is measured on."
+    held, data = {same_text(text) for side in ("source", "target") for text in excluded[side]}, recipe.data
+    given = [*recipe.languages, *filter(None, [data.replay_language])]
+    sentences = load_sentences(resolve(data.replay_source, demo_corpus()), given, data.replay_language, exclude=held, **reading)
+    languages = sentences.unique("lang")
+    return sentences, languages[0] if len(languages) == 1 else recipe.pivot
 
 # %% ../nbs/03_building.ipynb #ab077e69
 def _contents(source: str | None) -> object:
@@ -202,8 +212,8 @@ def _watched(recipe) -> list:
 
 def _key(recipe, tokenizer) -> str:
     "What decides what the rows are."
-    sources = ((recipe.data.parallel, demo_corpus()), (recipe.data.test, demo_corpus()), (recipe.data.instructions, demo_instructions()))
-    values = {name: value for name, value in vars(recipe.data).items() if name not in ("parallel", "test", "instructions", "num_proc")}
+    sources = ((recipe.data.parallel, demo_corpus()), (recipe.data.test, demo_corpus()), (recipe.data.instructions, demo_instructions()), (recipe.data.replay_source, demo_corpus()))
+    values = {name: value for name, value in vars(recipe.data).items() if name not in ("parallel", "test", "instructions", "replay_source", "num_proc")}
     spoken = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.eos_token_id]
     return fingerprint(values, recipe.languages, recipe.seed, recipe.evaluate.tuples, _watched(recipe), recipe.align.get("pooling") == "mirror", spoken, [_contents(resolve(*each)) for each in sources])
 
@@ -228,7 +238,7 @@ def _write_card(run: Run, tokenizer, counts: dict, tuples: int) -> dict:
     recipe, folder = run.recipe, run.path / "data"
     written = [stage for stage in ("align", "tune") if (folder / stage / "state.json").is_file()]
     stages = {stage: data_card(load_from_disk(str(folder / stage)), tokenizer, recipe.languages) for stage in written}
-    named = {name: Path(value).name if name in ("parallel", "test", "instructions") and value and Path(value).exists() else value for name, value in vars(recipe.data).items()}
+    named = {name: Path(value).name if name in ("parallel", "test", "instructions", "replay_source") and value and Path(value).exists() else value for name, value in vars(recipe.data).items()}
     card = {"tokenizer": Path(recipe.model).name, "languages": recipe.languages, "seed": recipe.seed, "data": named, "pairs": counts, "test_tuples": tuples, "stages": stages}
     write_text(folder / "card.json", json.dumps(card, indent=1, ensure_ascii=False))
     read = f"{counts['read']:,} pairs were read and {counts['kept']:,} kept after cleaning; {counts['skipped']:,} broken rows were skipped. Tokenizer: {card['tokenizer']}. Seed: {recipe.seed}."
@@ -301,7 +311,7 @@ def build(
 ) -> None:
     "Step 1: write `data/align`, `data/tune`, `data/test.parquet`, the card, and what cleaning and reading left out."
     recipe, data = run.recipe, run.recipe.data
-    given = ((data.parallel, demo_corpus()), (data.test, demo_corpus()), (data.instructions, demo_instructions()))
+    given = ((data.parallel, demo_corpus()), (data.test, demo_corpus()), (data.instructions, demo_instructions()), (data.replay_source, demo_corpus()))
     sources = [describe_source(resolve(source, embedded)) for source, embedded in given]
     values = {name: value for name, value in vars(data).items() if name != "num_proc"}
     made_from = [values, recipe.languages, recipe.seed, recipe.model, recipe.evaluate.tuples, recipe.align.get("pooling"), sources, bool(recipe.stages), _watched(recipe)]

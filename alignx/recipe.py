@@ -41,9 +41,11 @@ class DataRecipe:
     truncation: str = "target_end"  # longer rows are cut at their end, left out ("drop"), or refused ("raise")
     pairs: int | None = None  # sentence pairs for stage 1, after mixing; None: all
     lm_share: float = 1.0  # of stage 1's pairs that carry the language-model loss; the others are only contrasted
-    replay: int = 0  # plain sentences of the training text among the rows of stage 1
+    replay: int = 0  # plain sentences among the rows of stage 1
     tune_replay: int = 0  # the same for stage 2
     replay_pivot_share: float = 0.5  # of the replayed sentences in the pivot
+    replay_source: str | None = None  # file, folder or Hub id of plain text to replay; None: the sentences of the training pairs
+    replay_language: str | None = None  # of the texts of replay_source that do not say
     from_pivot: float = 1.0  # weight of pairs from the pivot
     to_pivot: float = 1.0  # weight of pairs into the pivot
     between: float = 0.0  # weight of pairs between two other languages, where tuples allow

@@ -8,20 +8,53 @@ __all__ = ['PLAIN_SENTENCE', 'replay_rows', 'mix_weights']
 # %% ../../nbs/tune/02_replay.ipynb #e80a3ed0
 import random
 
+import numpy as np
 import torch
 from datasets import Dataset
+from pandas.util import hash_array
 from torch import nn
 
 from ..data.instructions import FEATURES, Template
 from ..data.mixing import apportion, draw
 from ..errors import InputError, UsageError
 
+# %% ../../nbs/tune/02_replay.ipynb #7d23b002
+def _sides(rows: Dataset) -> list[tuple[str, str]]:
+    "The columns that hold texts, and those that hold their languages."
+    return [("text", "lang")] if "text" in rows.column_names else [("source", "source_lang"), ("target", "target_lang")]
+
+
+def _places(rows: Dataset) -> dict[str, np.ndarray]:  # language → places, in order; place = row × sides + side
+    "Where each distinct sentence of each language comes first. A few bytes a row are held, and no texts."
+    sides, codes, columns = _sides(rows), {}, ([], [], [])
+    for number, batch in enumerate(rows.with_format("arrow").iter(10_000)):
+        for side, (text, lang) in enumerate(sides):
+            languages = batch[lang].to_pylist()
+            columns[0].append(hash_array(batch[text].to_numpy(zero_copy_only=False), categorize=False))
+            columns[1].append(np.array([codes.setdefault(language, len(codes)) for language in languages], dtype=np.int16))
+            columns[2].append((np.arange(len(languages)) + 10_000 * number) * len(sides) + side)
+    hashes, owners, places = (np.concatenate(each) if each else np.empty(0, np.int64) for each in columns)
+    found = {}
+    for language, code in codes.items():
+        own = np.flatnonzero(owners == code)
+        own = own[np.argsort(places[own])]
+        found[language] = places[own][np.sort(np.unique(hashes[own], return_index=True)[1])]
+    return found
+
+
+def _texts(rows: Dataset, places: list[int]) -> list[str]:
+    "The sentences at some places."
+    sides, (numbers, where) = _sides(rows), np.unique(np.array(places, dtype=np.int64) // len(_sides(rows)), return_inverse=True)
+    picked = rows.select(numbers)
+    columns = [picked[text][:] for text, _ in sides]
+    return [columns[place % len(sides)][row] for place, row in zip(places, where.tolist())]
+
 # %% ../../nbs/tune/02_replay.ipynb #b135ff42
 PLAIN_SENTENCE = Template("{instruction}{input}{output}")  # a replay row has only an output
 
 
 def replay_rows(
-    rows: Dataset,  # parallel rows to take the sentences from
+    rows: Dataset,  # parallel rows, or `load_sentences`: what the sentences are taken from
     count: int,  # how many to draw; a sentence comes again when all of its language were drawn
     pivot: str = "en",  # the language that is replayed most
     pivot_share: float = 0.5,  # of the rows in the pivot, 0 to 1
@@ -30,18 +63,15 @@ def replay_rows(
     "Plain sentences of `rows`, exactly `count`, in an order that the seed fixes."
     if not 0 <= pivot_share <= 1 or count < 0:
         raise UsageError(f"replay: count {count} must not be negative, and pivot_share {pivot_share} must be between 0 and 1")
-    sentences = {}
-    for row in rows:
-        for side in ("source", "target"):
-            sentences.setdefault(row[f"{side}_lang"], {})[row[side]] = None
-    if count and pivot not in sentences:
-        raise InputError(f"replay: no sentence in the pivot {pivot!r} among {', '.join(sorted(sentences)) or 'no rows'}; name another pivot")
-    others = sorted(set(sentences) - {pivot})
+    places = _places(rows)
+    if count and pivot not in places:
+        raise InputError(f"replay: no sentence in the pivot {pivot!r} among {', '.join(sorted(places)) or 'no rows'}; name another pivot")
+    others = sorted(set(places) - {pivot})
     weights = {pivot: pivot_share, **{language: (1 - pivot_share) / len(others) for language in others}}
     rng = random.Random(seed)
-    chosen = [(language, text) for language, quota in apportion(count, weights).items() for text in draw(list(sentences[language]), quota, rng)]
+    chosen = [(language, places[language][number]) for language, quota in apportion(count, weights).items() for number in draw(range(len(places.get(language, ()))), quota, rng)]
     rng.shuffle(chosen)
-    blank, languages, texts = [""] * count, [language for language, _ in chosen], [text for _, text in chosen]
+    blank, languages, texts = [""] * count, [language for language, _ in chosen], _texts(rows, [place for _, place in chosen])
     columns = {"instruction": blank, "input": blank, "output": texts, "lang": languages, "source_lang": [None] * count, "target_lang": [None] * count}
     return Dataset.from_dict(columns, features=FEATURES)
 
