@@ -92,6 +92,20 @@ def _extra_scores(run: Run, asked: dict[str, dict]) -> pd.DataFrame:
     parts += [_tables(asked, "translation_scores")] if run.recipe.evaluate.translations else []
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
+# %% ../nbs/03b_evaluation.ipynb #2f631f10
+def _profile(run: Run, asked: dict[str, dict]) -> pd.DataFrame:  # model ("random weights of NAME" for a floor), layer, metric, value, low, high, n, chance
+    "Every metric at every layer as a mean over languages."
+    from alignx.evaluate.measuring import AlignmentMeasures
+    from alignx.evaluate.profile import profile_table
+
+    parts = []
+    for name, one in asked.items():
+        kinds = [("items", "alignment", name)] + [("floor_items", "floor", f"random weights of {name}")] * (one["floor"] == name)
+        for items, table, shown in kinds:
+            measures = [pd.read_parquet(one["subject"].table(kind)).assign(model=shown) for kind in (items, table)]
+            parts.append(profile_table(AlignmentMeasures(*measures), seed=run.recipe.seed))
+    return pd.concat(parts, ignore_index=True)
+
 # %% ../nbs/03b_evaluation.ipynb #51e88e4a
 def _gains(run: Run, asked: dict[str, dict]) -> tuple[pd.DataFrame, pd.DataFrame]:  # means over languages, comparison with the first
     "The means of all models at their layers with intervals, and every further model against the first."
@@ -140,6 +154,7 @@ def _summary(run: Run, name: str, one: dict, scores: pd.DataFrame, overall: pd.D
     for metric, rows in extra.groupby("metric", sort=False):
         summary.setdefault("scores", {})[metric] = {row.source_lang if row.source_lang == row.target_lang else f"{row.source_lang}-{row.target_lang}": None if pd.isna(row.value) else float(row.value) for row in rows.itertuples()}
     if one["floor"] is not None:
+        summary["floor_of"] = one["floor"]
         floor = summarise(table.assign(value=table["floor"]), layer, run.recipe.pivot)
         summary["floor"] = {key: value for key, value in floor.items() if key.endswith("_mean")}
     return summary
@@ -153,7 +168,7 @@ def evaluate(run: Run) -> dict:  # what metrics.json holds
     scores = pd.concat([alignment, _language_modeling_table(run, asked), _extra_scores(run, asked)], ignore_index=True)
     overall, gains = _gains(run, asked)
     pairs = alignment[alignment["source_lang"] != alignment["target_lang"]]
-    made = {"alignment": pairs, "scores": scores, "overall": overall, "gains": gains, "price": _price(run, asked), "translation_gains": _translation_gains(run, asked)}
+    made = {"alignment": pairs, "scores": scores, "overall": overall, "gains": gains, "price": _price(run, asked), "profile": _profile(run, asked), "translation_gains": _translation_gains(run, asked)}
     for name, table in made.items():
         table.to_parquet(tables / f"{name}.parquet")
     models = {name: _summary(run, name, one, scores, overall) for name, one in asked.items()}

@@ -16,6 +16,7 @@ from .evaluate.card import evaluation_card, overview, score_text
 from .evaluate.language_pairs import as_matrix
 from .evaluate.report import write_report
 from .explore import comparison_plots, plots
+from .explore.profile import profile_plot
 from .run_measures import Subject, model_names, models_of
 from .run_folder import Run, write_text
 
@@ -104,6 +105,16 @@ def chance_of(
     rows = scores[scores["metric"] == f"{metric}_chance"]
     return float(rows["value"].mean()) if len(rows) else None
 
+# %% ../nbs/05_results.ipynb #ad729be9
+def _profile_figures(run: Run, metrics: dict) -> dict[str, tuple]:  # file → (title, caption, figure)
+    "The profiles of the first and the last model."
+    profile, names, drawn = _read(run, "profile"), list(metrics["models"]), {}
+    for name in dict.fromkeys([names[0], names[-1]]):
+        floor = profile[profile["model"] == f"random weights of {metrics['models'][name].get('floor_of')}"]
+        caption = "Means over languages with 95 % intervals over tuples; dashed, random weights; dotted, chance. Left: does a translation find its sentence? Middle: are sentences arranged alike in two languages? Right: can the language still be told, and do all sentences point one way?"
+        drawn[f"profile_{name}"] = (f"Profile of {name}: align, then diverge", caption, profile_plot(profile, name, floor if len(floor) else None))
+    return drawn
+
 # %% ../nbs/05_results.ipynb #3ef754ab
 def _comparison_figures(run: Run, metrics: dict) -> dict[str, tuple]:  # file → (title, caption, figure)
     "What several models are compared by; without a second one, what there is to see of the first."
@@ -137,7 +148,7 @@ def figures(
         "layers": ("Retrieval at every layer", f"Share of test sentences whose translation is the nearest by cosine, from and to {pivot}, each sentence encoded alone. Lines are means over languages, bands hold the middle half of them; dashed, what random weights of the first model's architecture reach.", plots.layer_curves(table, layer=layer if one_layer else None, floor=floor if len(floor) else None)),
         "languages": ("Retrieval by language", f"At {'layer ' + str(layer) if one_layer else 'the layer where each model peaks'}, with 95 % bootstrap intervals over sentences; sorted by the first model.", plots.retrieval_by_language(own, layer)),
         "heatmap": ("Retrieval by language and layer", "Both directions averaged, all models on one scale.", plots.language_heatmap(table)),
-    } | _comparison_figures(run, metrics)  # fmt: skip
+    } | _profile_figures(run, metrics) | _comparison_figures(run, metrics)  # fmt: skip
     if not one_layer:
         for axis in drawn["languages"][2].axes:
             axis.set_xlabel("retrieval top1, each model at its layer")

@@ -145,10 +145,11 @@ def measure_floor(subject: Subject) -> None:
     def work():
         measured = _alignment(subject, random_weights(subject.loaded[0], seed=recipe.seed), "random weights", ("language_probe",))
         measured.table.to_parquet(subject.table("floor"))
+        measured.items.to_parquet(subject.table("floor_items"))
         means = measured.table[measured.table.metric == "retrieval_top1"].groupby("layer").value.mean()
         return f"random weights reach {means.max():.3f} at layer {means.idxmax()}"
 
-    subject.step("floor", [recipe.evaluate.batch_size, recipe.evaluate.pooling, subject.architecture], ["floor"], work)
+    subject.step("floor", [recipe.evaluate.batch_size, recipe.evaluate.pooling, subject.architecture], ["floor", "floor_items"], work)
 
 # %% ../nbs/03a_run_measures.ipynb #48f31b6c
 def alignment_layer(

@@ -63,6 +63,7 @@ def _select(
     missing = {"model", "layer", "source_lang", "target_lang", "metric", "value"} - set(table)
     if missing or table.empty:
         raise InputError(f"alignment table: missing {', '.join(sorted(missing)) or 'rows'}; pass what alignment_table returns")
+    table = table[table["source_lang"] != table["target_lang"]]
     for kind, value in (("metric", metric), ("layer", layer)):
         if value is not None and value not in set(table[kind]):
             raise unknown(kind, value, sorted(table[kind].unique()), "alignment table")
