@@ -8,6 +8,7 @@ import torch
 from align_batches import CONFIGS, tiny
 from datasets import Dataset
 from evaluate_tools import byte_tokenizer, tiny_model
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignx.data import encode_rows, load_parallel, translation_instructions
@@ -90,6 +91,16 @@ def test_nothing_leaks_in_and_nothing_is_left_behind(demo):
     with pytest.raises(InputError):
         generate(model, tokenizer, ["Peace. " * 400])
     assert model.generation_config.to_dict() == settings
+
+
+def test_adapters_around_a_model_change_nothing(demo):
+    inner, tokenizer = copy.deepcopy(demo[0]), demo[1]
+    expected = generate(inner, tokenizer, PROMPTS, max_new_tokens=12)
+    adapted = get_peft_model(inner, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    inner.generation_config.repetition_penalty = 3.0
+    before = adapted.generation_config, inner.generation_config
+    assert generate(adapted, tokenizer, PROMPTS, max_new_tokens=12) == expected, "new adapters are the identity"
+    assert adapted.generation_config is before[0] and inner.generation_config is before[1] and before[1].repetition_penalty == 3.0
 
 
 def test_a_tokenizer_without_padding_token_and_ones_that_close_their_texts():

@@ -108,11 +108,15 @@ def _bare_settings(
     model,  # a causal language model
 ):
     "Keep the checkpoint's generation settings out of the block."
-    own, model.generation_config = model.generation_config, GenerationConfig()
+    holders = [model, *([model.get_base_model()] if hasattr(model, "get_base_model") else [])]
+    own = [holder.generation_config for holder in holders]
     try:
+        for holder in holders:
+            holder.generation_config = GenerationConfig()
         yield
     finally:
-        model.generation_config = own
+        for holder, settings in zip(holders, own):
+            holder.generation_config = settings
 
 
 def _end_tokens(
