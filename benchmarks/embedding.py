@@ -3,7 +3,7 @@
     pip install sentence-transformers                 # not needed by alignx; its version is saved with the result
     python benchmarks/embedding.py                    # prints, writes benchmarks/embedding.json
 
-Both sides: the same model below its head, float32, the same tokenizer without special tokens (so that both pool the same tokens), 32 sentences a batch, no progress bar, the same texts in the same
+Both sides: the same model below its head, float32, the same tokenizer without special tokens (so that both pool the same tokens), at most 32 sentences a batch, no progress bar, the same texts in the same
 order: sentences of the embedded corpus in twelve languages, drawn with a fixed seed. Ours pools every layer, as measuring does (`all layers`), and the last one alone (`last layer`), which is what the
 other side gives; that they are the same vectors is checked. The sides take turns; CPU seconds on one core (with a GPU, on the clock); a ratio is the median over turns of their seconds / ours,
 so above 1 we are faster. `padding` is the share of positions that are padding, each side's own way of making batches.
@@ -26,6 +26,7 @@ from transformers import AutoTokenizer, logging as transformers_logging
 from alignx.data import DEFAULT_LANGUAGES, load_parallel
 from alignx.demo import demo_corpus, demo_model
 from alignx.evaluate import embed_layers
+from alignx.evaluate.embeddings import _cuts
 from measuring import clock, language_model, machine
 
 BATCH = 32
@@ -54,7 +55,7 @@ def padding(shapes: list) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["demo", "12x512"], help="demo, 12x512, 24x2048")
-    parser.add_argument("--sentences", type=int, nargs="+", default=[1920, 480], help="one number per model")
+    parser.add_argument("--sentences", type=int, nargs="+", default=[1920, 240], help="one number per model")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--output", default=str(Path(__file__).with_suffix(".json")))
     arguments = parser.parse_args()
@@ -84,7 +85,7 @@ def main():
                 seconds[side].append(clock() - start)
         lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
         by_tokens, by_characters = sorted(lengths, reverse=True), [lengths[place] for place in sorted(range(len(texts)), key=lambda place: -len(texts[place]))]
-        shares = {side: padding([order[start : start + BATCH] for start in range(0, count, BATCH)]) for side, order in (("alignx", by_tokens), ("sentence-transformers", by_characters))}
+        shares = {"alignx": padding([by_tokens[start:stop] for start, stop in _cuts(np.array(by_tokens), BATCH)]), "sentence-transformers": padding([by_characters[start : start + BATCH] for start in range(0, count, BATCH)])}
         ratios = {side: [theirs / own for theirs, own in zip(seconds["sentence-transformers"], seconds[side])] for side in ("all layers", "last layer")}
         result = {
             "model": size, "sentences": count, "tokens": sum(lengths), "turns": arguments.turns, "per_second": {side: round(count / statistics.median(taken), 1) for side, taken in seconds.items()},

@@ -161,3 +161,16 @@ def test_half_precision_comes_back_as_float32():
     found = embed_layers(model, byte_tokenizer(), TEXTS)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, embed_layers(model.float(), byte_tokenizer(), TEXTS), atol=0.1)
+
+
+def test_batches_hold_every_sentence_once_and_no_more_than_asked_for():
+    from alignx.evaluate.embeddings import ENOUGH_TOKENS, _cuts
+
+    generator = np.random.default_rng(0)
+    for size in (1, 3, 32):
+        lengths = np.sort(generator.geometric(0.02, 700))[::-1]
+        cuts = list(_cuts(lengths, size))
+        assert [place for start, stop in cuts for place in range(start, stop)] == list(range(700))
+        assert max(stop - start for start, stop in cuts) == size
+        early = [(start, stop) for start, stop in cuts[:-1] if stop - start < size]
+        assert all(lengths[start:stop].sum() >= ENOUGH_TOKENS and lengths[stop] < 0.8 * lengths[start] for start, stop in early)

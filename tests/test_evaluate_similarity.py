@@ -144,3 +144,17 @@ def test_mexa_over_layers():
     for case in (dict(weights=[1, 2]), dict(weights=[0, 0, 0]), dict(how="max", weights=[1, 1, 1])):
         with pytest.raises(UsageError, match="weights"):
             mexa_layers(a, b, **case)
+
+
+def test_large_sets_are_never_held_twice_and_score_the_same(monkeypatch):
+    from alignx.evaluate import similarity
+
+    a, b = cone()
+    whole, overlap, seen = sentence_scores(a, b), neighbourhood_overlap(a, b), []
+    unit_rows = similarity._unit_rows
+    monkeypatch.setattr(similarity, "HELD", 0)
+    monkeypatch.setattr(similarity, "_unit_rows", lambda vectors, start, stop, device: seen.append(stop - start) or unit_rows(vectors, start, stop, device))
+    for name, values in sentence_scores(a, b, block_size=16).items():
+        np.testing.assert_allclose(values, whole[name], atol=1e-12)
+    assert seen.count(16) == 3 * (1 + 4)  # 60 sentences: three full blocks of rows, and all columns again for each of the four blocks of rows
+    np.testing.assert_allclose(neighbourhood_overlap(a, b, block_size=16), overlap, atol=1e-12)
