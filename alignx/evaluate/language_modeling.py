@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from ..errors import InputError, UsageError
-from .embeddings import _batches, _content_tokens, _length_limit, evaluating
+from .embeddings import _batches, _length_limit, _tokenized, evaluating
 from .statistics import bootstrap_ratio
 from .tables import COLUMNS, correct_p_values
 
@@ -23,7 +23,7 @@ from .tables import COLUMNS, correct_p_values
 def _batch_loss(
     model,  # a causal language model
     inputs: dict[str, torch.Tensor],  # input_ids and attention_mask [B, T], padded on the right
-    content: torch.Tensor,  # [B, T], 1 on the text's own tokens
+    content: torch.Tensor,  # [B, T], true on the text's own tokens
     chunk: int = 1024,  # positions that are turned to float32 together
 ) -> tuple[np.ndarray, np.ndarray]:  # [B] sum of negative log-likelihoods in nats, [B] number of predicted tokens
     "Negative log-likelihood of every content token that has a token before it, text by text."
@@ -69,12 +69,12 @@ def sentence_losses(
     if model.config.is_encoder_decoder or not model.can_generate():
         raise UsageError(f"perplexity needs a causal language model, {type(model).__name__} is none; load it with AutoModelForCausalLM")
     limit = _length_limit(model, tokenizer, max_length)
-    tokens = _content_tokens(tokenizer, texts, limit)
+    tokens = _tokenized(tokenizer, texts, limit)
     pad_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     nats, counts = np.zeros(len(texts)), np.zeros(len(texts), int)
     with evaluating(model):
-        for chosen, inputs, content in _batches(tokens, batch_size, pad_id):
-            nats[chosen], counts[chosen] = _batch_loss(model, inputs, content)
+        for chosen, ids, real, own in _batches(tokens, batch_size, pad_id):
+            nats[chosen], counts[chosen] = _batch_loss(model, {"input_ids": ids, "attention_mask": real.long()}, own)
     if not np.isfinite(nats).all():
         raise InputError(f"text {np.flatnonzero(~np.isfinite(nats))[0]}: the loss is {nats[~np.isfinite(nats)][0]}; the weights are broken, or overflow: load the model with dtype=torch.float32")
     return pd.DataFrame({"nats": nats, "tokens": counts, "bytes": _predicted_bytes(tokenizer, texts, limit) if len(texts) else []})
