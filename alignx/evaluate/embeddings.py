@@ -35,7 +35,7 @@ def _tokenized(
     block: int = 10_000,  # sentences per call of the tokenizer
 ) -> _Tokens:
     "Token ids with special tokens as the model knows them, and a mask that is true on the text's own tokens."
-    ids, own, lengths = [], [], []
+    ids, own, lengths = [np.empty(0, np.int32)], [np.empty(0, bool)], []
     for first in range(0, len(texts), block):
         part = _checked_texts(texts[first : first + block], first)
         encoded = tokenizer(part, truncation=True, max_length=max_length, return_special_tokens_mask=True, return_attention_mask=False, return_token_type_ids=False)
@@ -45,7 +45,7 @@ def _tokenized(
             lengths.append(len(special))
         ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32))
         own.append(np.fromiter(chain.from_iterable(encoded["special_tokens_mask"]), bool))
-    return _Tokens(np.concatenate(ids), ~np.concatenate(own), np.concatenate([[0], np.cumsum(lengths)]))
+    return _Tokens(np.concatenate(ids), ~np.concatenate(own), np.cumsum([0, *lengths]))
 
 # %% ../../nbs/evaluate/01_embeddings.ipynb #454bb0a2
 def _checked_texts(
@@ -88,7 +88,8 @@ def _cuts(
             yield start, place
             start, real = place, 0
         real += length
-    yield start, len(lengths)
+    if len(lengths):
+        yield start, len(lengths)
 
 # %% ../../nbs/evaluate/01_embeddings.ipynb #4d9af659
 def _batches(
