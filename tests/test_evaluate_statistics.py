@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from alignx.errors import InputError, UsageError
-from alignx.evaluate.statistics import bootstrap_interval, paired_difference
+from alignx.evaluate.statistics import bootstrap_interval, bootstrap_ratio, paired_difference
 
 
 def test_equals_a_plain_loop_over_draws():
@@ -73,3 +73,19 @@ def test_p_value_of_noise_is_uniform():
 def test_unpaired_items_are_refused():
     with pytest.raises(InputError, match="same items"):
         paired_difference([1, 2, 3], [1, 2])
+
+
+def test_a_ratio_draws_both_sums_together():
+    generator = np.random.default_rng(0)
+    above, below = generator.random(25), generator.integers(0, 9, 25)
+    again = np.random.default_rng(7)
+    ratios = [above[chosen].sum() / below[chosen].sum() for chosen in (again.integers(25, size=25) for _ in range(150))]
+    low, high, draws = bootstrap_ratio(above, below, resamples=150, seed=7)
+    np.testing.assert_allclose(draws, ratios)
+    np.testing.assert_allclose((low, high), np.quantile(ratios, [0.025, 0.975]))
+
+
+@pytest.mark.parametrize("above, below", [([1.0], [0.0]), ([1.0, 2.0], [1.0]), ([1.0], [-1.0]), ([], [])])
+def test_no_ratio_without_a_denominator(above, below):
+    with pytest.raises(InputError):
+        bootstrap_ratio(above, below)

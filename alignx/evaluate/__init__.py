@@ -14,9 +14,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "embeddings": ["embed_layers"],
         "alignment": ["METRICS", "alignment_items", "alignment_table", "best_layer", "heldout_retrieval", "margin_score", "mexa_score", "retrieval_accuracy", "sentence_scores", "summarise"],
-        "language_modeling": ["perplexity", "perplexity_by_language"],
-        "statistics": ["PairedDifference", "bootstrap_interval", "paired_difference"],
+        "language_modeling": ["compare_losses", "language_modeling_table", "losses_by_language", "perplexity", "perplexity_by_language", "sentence_losses"],
+        "statistics": ["PairedDifference", "bootstrap_interval", "bootstrap_ratio", "paired_difference"],
         "tables": ["check_items", "compare_items", "correct_p_values", "gaps", "tabulate"],
+        "language_pairs": ["LanguagePairs", "as_matrix", "language_pairs", "measure_language_pairs", "tuples_of"],
+        "comparison": ["at_layers", "by_language", "compare_models", "overall_table"],
         "report": ["write_report"],
     },
 )

@@ -12,6 +12,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "comparison_plots": ["cosine_histograms", "gains_by_language", "language_matrices", "price_by_language", "scores_by_language"],
         "layer_explorer": ["LayerExplorer"],
         "palette": ["language_colors", "language_markers", "model_colors"],
         "plots": ["language_curves", "language_heatmap", "layer_curves", "perplexity_by_language", "retrieval_by_language", "to_svg", "training_losses"],

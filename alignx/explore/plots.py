@@ -128,6 +128,7 @@ def layer_curves(
     table: pd.DataFrame,  # alignment table of one model or several
     metric: str = "retrieval_top1",  # which metric
     layer: int | None = None,  # the chosen layer, to be marked
+    floor: pd.DataFrame | None = None,  # alignment table of random weights, drawn dashed
 ) -> Figure:
     "Mean of a metric over languages at each layer, one line per model; bands hold the middle half of the languages."
     rows = _select(table, metric)
@@ -139,6 +140,10 @@ def layer_curves(
         axis.fill_between(mean.index, by_layer.quantile(0.25), by_layer.quantile(0.75), color=color, alpha=0.12, linewidth=0)
         axis.plot(mean.index, mean, color=color, marker="o", markersize=4)
         ends.append((model, mean.index[-1], mean.iloc[-1], color))
+    for model, own in () if floor is None else _select(floor, metric).groupby("model", sort=False):
+        mean = own.groupby("layer")["value"].mean()
+        axis.plot(mean.index, mean, color="#444444", linestyle="--", linewidth=1)
+        ends.append((model, mean.index[-1], mean.iloc[-1], "#444444"))
     _finish_layers(axis, rows, metric, layer)
     _label_ends(axis, ends, gap=0.075)
     axis.set_title(f"{metric.replace('_', ' ')}, mean over {rows['language'].nunique()} languages")
