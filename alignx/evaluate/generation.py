@@ -227,7 +227,7 @@ def continuations(
             bar.update(len(chosen))
     return results
 
-
+# %% ../../nbs/evaluate/06_generation.ipynb #1039dec6
 def generate(
     model,  # a causal language model
     tokenizer,  # its tokenizer

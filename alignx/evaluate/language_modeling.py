@@ -84,6 +84,79 @@ def sentence_losses(
         raise InputError(f"text {np.flatnonzero(~np.isfinite(nats))[0]}: the loss is {nats[~np.isfinite(nats)][0]}; the weights are broken, or overflow: load the model with dtype=torch.float32")
     return pd.DataFrame({"nats": nats, "tokens": counts, "bytes": _predicted_bytes(tokenizer, texts, limit)})
 
+# %% ../../nbs/evaluate/03_language_modeling.ipynb #04730986
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+
+from ..errors import InputError, UsageError
+from .embeddings import _batches, _length_limit, _tokenized, evaluating
+from .statistics import bootstrap_ratio
+from .tables import COLUMNS, correct_p_values
+
+# %% ../../nbs/evaluate/03_language_modeling.ipynb #b6b4aec9
+def _batch_loss(
+    model,  # a causal language model
+    inputs: dict[str, torch.Tensor],  # input_ids and attention_mask [B, T], padded on the right
+    content: torch.Tensor,  # [B, T], true on the text's own tokens
+    chunk: int = 1024,  # positions that are turned to float32 together
+) -> tuple[np.ndarray, np.ndarray]:  # [B] sum of negative log-likelihoods in nats, [B] number of predicted tokens
+    "Negative log-likelihood of every content token that has a token before it, text by text."
+    device = model.get_input_embeddings().weight.device
+    logits = model(**{name: tensor.to(device) for name, tensor in inputs.items()}, use_cache=False).logits[:, :-1]
+    predicted = content[:, 1:].bool()
+    logits, targets = logits[predicted.to(logits.device)], inputs["input_ids"][:, 1:][predicted].to(logits.device)
+    losses = [F.cross_entropy(part.float(), target, reduction="none") for part, target in zip(logits.split(chunk), targets.split(chunk))]
+    rows, counts = predicted.nonzero()[:, 0].numpy(), predicted.sum(1).numpy()
+    values = torch.cat(losses).double().cpu().numpy() if losses else np.empty(0)
+    return np.bincount(rows, values, len(counts)), counts
+
+# %% ../../nbs/evaluate/03_language_modeling.ipynb #f35a2fe6
+def _predicted_bytes(
+    tokenizer,  # a tokenizer
+    texts: Sequence[str],  # texts
+    limit: int,  # tokens kept, special ones included
+) -> list[float]:  # UTF-8 bytes of the predicted part of each text; missing without offsets
+    "How much text the predicted tokens stand for."
+    if not tokenizer.is_fast:
+        return [np.nan] * len(texts)
+    encoded = tokenizer(list(texts), truncation=True, max_length=limit, return_special_tokens_mask=True, return_offsets_mapping=True)
+    sizes = []
+    for text, offsets, special in zip(texts, encoded["offset_mapping"], encoded["special_tokens_mask"]):
+        ends = [end for (_, end), flag in zip(offsets, special) if not flag]
+        start = 0 if special[0] else ends[0]
+        sizes.append(len(text[start : max(ends)].encode()))
+    return sizes
+
+# %% ../../nbs/evaluate/03_language_modeling.ipynb #fb57a46f
+def sentence_losses(
+    model,  # a causal language model
+    tokenizer,  # its tokenizer
+    texts: Sequence[str],  # texts of one language
+    batch_size: int = 16,  # texts that run together
+    max_length: int = 512,  # tokens; what is longer is cut
+) -> pd.DataFrame:  # one row a text: nats, tokens, bytes
+    """How well each text is predicted: summed negative log-likelihood in nats, predicted tokens, and their bytes.
+
+    Tokens that the tokenizer adds (such as BOS) are given and not predicted. `UsageError` for a model that is not a
+    causal language model; `InputError` for an empty text, or for a loss that is not a number.
+    """
+    if model.config.is_encoder_decoder or not model.can_generate():
+        raise UsageError(f"perplexity needs a causal language model, {type(model).__name__} is none; load it with AutoModelForCausalLM")
+    limit = _length_limit(model, tokenizer, max_length)
+    tokens = _tokenized(tokenizer, texts, limit)
+    pad_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    nats, counts = np.zeros(len(texts)), np.zeros(len(texts), int)
+    with evaluating(model):
+        for chosen, ids, real, own in _batches(tokens, batch_size, pad_id):
+            nats[chosen], counts[chosen] = _batch_loss(model, {"input_ids": ids, "attention_mask": real.long()}, own)
+    if not np.isfinite(nats).all():
+        raise InputError(f"text {np.flatnonzero(~np.isfinite(nats))[0]}: the loss is {nats[~np.isfinite(nats)][0]}; the weights are broken, or overflow: load the model with dtype=torch.float32")
+    return pd.DataFrame({"nats": nats, "tokens": counts, "bytes": _predicted_bytes(tokenizer, texts, limit) if len(texts) else []})
+
 # %% ../../nbs/evaluate/03_language_modeling.ipynb #305f23e5
 def perplexity(
     model,  # a causal language model
