@@ -299,6 +299,13 @@ def test_a_part_is_divided_by_english_on_the_same_facts():
     assert row["n"] == 40 and row["value"] == pytest.approx((asked["value"].mean() - 0.25) / (english["value"].mean() - 0.25))
 
 
+@pytest.mark.parametrize("part", ["_copyable", "_not_copyable", "_respelt", "_respelt_not_copyable", "_name_copyable", ""])
+def test_every_part_has_the_whole_as_its_ceiling(part):
+    items = made_items({"en": 1.0, "de": 0.5}, metric=f"knowledge_novel{part}")
+    items["metric"] = items["metric"].str.replace("novel", "real_seen")
+    assert transfer_ratio(items, f"knowledge_real_seen{part}", resamples=20)["value"].notna().all()
+
+
 def test_perfect_none_and_undefined_transfer():
     items = made_items({"en": 1.0, "de": 1.0, "sw": 0.25}, facts=400)
     table = transfer_ratio(items).set_index("target_lang")

@@ -63,7 +63,7 @@ def can_be_copied(
 KINDS = ("real", "novel")
 RELATIONS = ("capital", "continent", "rest_day")
 
-# %% ../../nbs/evaluate/09_facts.ipynb #99729da8
+# %% ../../nbs/evaluate/09_facts.ipynb #a60a1a29
 def _facts_path(source: str | Path | None) -> Path:
     "The file that is meant."
     path = Path(str(files("alignx.assets"))) / "facts.jsonl.gz" if source is None else Path(source)
@@ -71,7 +71,7 @@ def _facts_path(source: str | Path | None) -> Path:
         raise InputError(f"{path}: no such file; leave `source` out for the facts that the package carries")
     return path
 
-
+# %% ../../nbs/evaluate/09_facts.ipynb #025ebe74
 def _read_facts(path: Path) -> tuple[dict, list[dict]]:
     "Names by id, and the facts that refer to them. `InputError` names the row that cannot be used."
     names, facts = {}, []

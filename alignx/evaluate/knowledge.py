@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CHANCE', 'without_liking', 'knowledge_items', 'transfer_ratio']
 
-# %% ../../nbs/evaluate/09a_knowledge.ipynb #a917751b
+# %% ../../nbs/evaluate/09a_knowledge.ipynb #8785f878
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -116,7 +117,22 @@ def _draws(
     "How often each fact is in each draw with replacement."
     return np.rint(_resampled_means(np.eye(facts), resamples, seed) * facts)
 
-# %% ../../nbs/evaluate/09a_knowledge.ipynb #75de920e
+# %% ../../nbs/evaluate/09a_knowledge.ipynb #572c1cfb
+def _interval(
+    asked: np.ndarray,  # [facts, languages], NaN where a fact is not of this part
+    ceiling: np.ndarray,  # [facts]
+    resamples: int,  # draws
+    confidence: float,  # share of the draws inside
+    seed: int,  # of the draws
+) -> tuple[float, float, float]:  # value, low, high
+    "Transfer and its interval; three NaN where nothing was learned."
+    tail = [(1 - confidence) / 2, (1 + confidence) / 2]
+    drawn, learned = _ratios(_draws(len(ceiling), resamples, seed), asked, ceiling)
+    if np.nanquantile(learned, tail[0]) <= CHANCE:
+        return np.nan, np.nan, np.nan
+    return float(_ratios(np.ones((1, len(ceiling))), asked, ceiling)[0][0]), *map(float, np.nanquantile(drawn, tail))
+
+# %% ../../nbs/evaluate/09a_knowledge.ipynb #59b4f1b0
 def transfer_ratio(
     items: pd.DataFrame,  # from knowledge_items, of any number of models
     metric: str = "knowledge_novel",  # or a part of it, such as "knowledge_novel_not_copyable"
@@ -130,7 +146,7 @@ def transfer_ratio(
 
     NaN where the facts are not known in English (the interval there reaches down to chance): nothing could be carried over."""
     _check_request(resamples, confidence)
-    items, whole = check_items(items), "_".join(metric.split("_")[:2])
+    items, whole = check_items(items), re.sub("(_respelt|_name)?(_not)?(_copyable)?$", "", metric)
     if metric not in set(items["metric"]) or whole not in set(items["metric"]):
         raise unknown("metric", metric, sorted(set(items["metric"])), "items")
     rows = []
@@ -147,18 +163,3 @@ def transfer_ratio(
             rows.append((model, pivot, target, *_interval(part.to_numpy(), known.to_numpy(), resamples, confidence, seed), len(part)))
     table = pd.DataFrame(rows, columns=["model", "source_lang", "target_lang", "value", "low", "high", "n"])
     return table.assign(layer=pd.array([pd.NA] * len(table), "Int64"), metric=f"{metric}_transfer")[[*COLUMNS, "n"]]
-
-# %% ../../nbs/evaluate/09a_knowledge.ipynb #572c1cfb
-def _interval(
-    asked: np.ndarray,  # [facts, languages], NaN where a fact is not of this part
-    ceiling: np.ndarray,  # [facts]
-    resamples: int,  # draws
-    confidence: float,  # share of the draws inside
-    seed: int,  # of the draws
-) -> tuple[float, float, float]:  # value, low, high
-    "Transfer and its interval; three NaN where nothing was learned."
-    tail = [(1 - confidence) / 2, (1 + confidence) / 2]
-    drawn, learned = _ratios(_draws(len(ceiling), resamples, seed), asked, ceiling)
-    if np.nanquantile(learned, tail[0]) <= CHANCE:
-        return np.nan, np.nan, np.nan
-    return float(_ratios(np.ones((1, len(ceiling))), asked, ceiling)[0][0]), *map(float, np.nanquantile(drawn, tail))
