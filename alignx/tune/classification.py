@@ -23,7 +23,7 @@ from ..data.sources import open_source, read_records
 from ..data.tables import make_dataset
 from ..errors import InputError, UsageError, unknown
 
-# %% ../../nbs/tune/03_classification.ipynb #6994604f
+# %% ../../nbs/tune/03_classification.ipynb #15b79727
 COLUMNS = ("id", "lang", "premise", "hypothesis", "label")
 
 
@@ -31,7 +31,8 @@ def _label_row(record: dict, where: str, lang: str | None, names: list | None) -
     "One labelled pair; its label is a word, or a number in words."
     for name in ("premise", "hypothesis"):
         if not isinstance(record.get(name), str) or not record[name].strip():
-            raise InputError(f"{where}, field {name!r}: expected text, got {type(record.get(name)).__name__}; mend or drop the row")
+            found = "white space" if isinstance(record.get(name), str) else type(record.get(name)).__name__
+            raise InputError(f"{where}, field {name!r}: expected text, got {found}; mend or drop the row")
     label, given = record.get("label"), record.get("lang") or record.get("language") or lang
     if isinstance(label, int) and not isinstance(label, bool) and names and 0 <= label < len(names):
         label = names[label]
