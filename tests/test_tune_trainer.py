@@ -5,9 +5,11 @@ import torch
 from datasets import Dataset
 
 from align_batches import bare, collate, row, tiny
+from alignx.data import encode_rows
+from alignx.demo import demo_model
 from alignx.errors import InputError, UsageError
 from alignx.tune.trainer import InstructionTrainer, TuneArguments, check_completions
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def completion(seed, prompt=4, answer=3):
@@ -120,3 +122,27 @@ def test_logits_are_whole_only_where_predictions_are_asked_for(tmp_path):
     assert torch.allclose(torch.tensor(predicted.predictions), logits, atol=1e-5) and math.isclose(predicted.metrics["test_loss"], loss, rel_tol=1e-5)
     with pytest.raises(UsageError, match="logit_chunk -1"):
         trainer(tmp_path, logit_chunk=-1)
+
+
+def test_a_chat_template_without_generation_marks_still_learns_the_answer_alone(tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(demo_model())
+    tokenizer.chat_template = "{% for message in messages %}<s>{{ message.role }}\n{{ message.content }}</s>{% endfor %}"
+    asked = {"instruction": "What is it?", "input": "a cat", "output": "It is a cat.", "lang": "en", "source_lang": None, "target_lang": None}
+    encoded = encode_rows(Dataset.from_list([asked] * 4), tokenizer, template="chat", train_on="completion")
+    ids, labels = encoded[0]["input_ids"], encoded[0]["labels"]
+    learned = tokenizer.decode([token for token, label in zip(ids, labels) if label != -100])
+    assert learned.strip() == "It is a cat.</s>" and tokenizer.decode(ids).count("<s>") == 2
+    args = TuneArguments(output_dir=str(tmp_path), report_to="none", disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False, max_steps=12, learning_rate=1e-3, logging_steps=1, save_strategy="no", per_device_train_batch_size=4)
+    run = InstructionTrainer(AutoModelForCausalLM.from_pretrained(demo_model(), dtype=torch.float32), args, train_dataset=encoded, processing_class=tokenizer)
+    run.train()
+    prompt = ids[: next(place for place, label in enumerate(labels) if label != -100)]
+    written = run.model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[0][len(prompt) :]
+    assert tokenizer.decode(written).strip().startswith("It is a cat.</s>")
+
+
+def test_adapters_start_from_the_seed_whatever_was_drawn_before(tmp_path):
+    first = trainer(tmp_path, lora_rank=2)
+    model = tiny()
+    torch.rand(11)
+    second = trainer(tmp_path, model=model, lora_rank=2)
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))

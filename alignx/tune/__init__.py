@@ -9,4 +9,12 @@ __all__ = []
 import lazy_loader
 
 # %% ../../nbs/tune/00_tune.ipynb #fec3f16d
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"trainer": ["InstructionTrainer", "TuneArguments"], "replay": ["PLAIN_SENTENCE", "mix_weights", "replay_rows"]})
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "classification": ["classification_trainer", "encode_pairs", "label_scores", "load_classifier", "load_pairs_task", "transfer_items"],
+        "prompt_completion": ["to_prompt_completion"],
+        "replay": ["PLAIN_SENTENCE", "mix_weights", "replay_rows"],
+        "trainer": ["InstructionTrainer", "TuneArguments"],
+    },
+)
