@@ -7,7 +7,6 @@ __all__ = ['FEATURES', 'load_sentences']
 
 # %% ../../nbs/data/02h_sentences.ipynb #778951a2
 from collections.abc import Collection, Iterator
-from functools import partial
 from pathlib import Path
 
 from datasets import Dataset, Features, Value

@@ -8,7 +8,7 @@ __all__ = ['ENOUGH_TOKENS', 'POOLINGS', 'evaluating', 'embed_layers']
 # %% ../../nbs/evaluate/01_embeddings.ipynb #d6cec742
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple

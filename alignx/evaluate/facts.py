@@ -16,7 +16,6 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from datasets import Dataset
 

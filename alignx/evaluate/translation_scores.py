@@ -16,7 +16,7 @@ import pandas as pd
 from sacrebleu.metrics import BLEU, CHRF
 
 from ..data.languages import language_script
-from ..errors import InputError, UsageError
+from ..errors import InputError
 from .statistics import _check_request, _resampled_means
 from .tables import COLUMNS, correct_p_values, gaps
 from .translation import check_outputs
