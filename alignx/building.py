@@ -132,6 +132,16 @@ def validation_instructions(recipe, skipped: list | None = None):
     numbers = rows.select_columns("lang").to_pandas().groupby("lang").cumcount()
     return rows if watch.validation_tuples is None else rows.select(np.flatnonzero(numbers < watch.validation_tuples))
 
+# %% ../nbs/03_building.ipynb #3030e584
+def _taught(recipe, general):
+    "The general instructions, and among them what teaches facts about invented countries in English."
+    from datasets import concatenate_datasets
+
+    from alignx.evaluate.facts import load_facts, teach_rows
+
+    taught = teach_rows(load_facts(["en"], ["novel"]), recipe.seed)
+    return concatenate_datasets([*([] if general is None else [general]), *[taught] * recipe.data.teach_facts])
+
 # %% ../nbs/03_building.ipynb #b5118709
 log = logging.getLogger(__name__)
 
@@ -162,6 +172,8 @@ def prepare(
     made = {"pairs": pairs}
     if data.instructions is not None:
         made["general"] = _without(load_instructions(resolve(data.instructions, demo_instructions()), recipe.languages, split=data.instructions_split, **reading), watched)
+    if data.teach_facts:
+        made["general"] = _taught(recipe, made.get("general"))
     counts = {name: count for name, count in (("replay_align", data.replay), ("replay_tune", data.tune_replay)) if count}
     if counts:
         replayed, pivot = _replayed(recipe, excluded, reading) if data.replay_source else (clean_parallel(given, **chain)[0], recipe.pivot)

@@ -12,12 +12,12 @@ import pandas as pd
 
 from . import __version__
 from alignx.run_measures import (
-    RESULT, Subject, alignment_layer, layer_of, measure, measure_floor, measure_languages, measure_tasks, measure_translations, models_of,
+    RESULT, Subject, alignment_layer, layer_of, measure, measure_floor, measure_knowledge, measure_languages, measure_tasks, measure_translations, models_of,
 )  # fmt: skip
 from .run_folder import Run, write_text
 
 # %% ../nbs/03b_evaluation.ipynb #78938a9a
-EXTRA = {"translations": measure_translations, "tasks": measure_tasks}  # field of the recipe → what it asks
+EXTRA = {"translations": measure_translations, "knowledge": measure_knowledge, "tasks": measure_tasks}  # field of the recipe → what it asks
 
 
 def measure_all(run: Run) -> dict[str, dict]:  # name → {"subject", "layer", "floor": the model whose floor it shares, or None}
@@ -80,16 +80,17 @@ def _tables(asked: dict[str, dict], kind: str) -> pd.DataFrame:  # empty where n
 
 def _asked_kinds(run: Run) -> list[str]:
     "The tables of items that the recipe asks for besides alignment."
-    kinds = {"translations": "translation_items", "tasks": "tasks"}
+    kinds = {"translations": "translation_items", "knowledge": "knowledge", "tasks": "tasks"}
     return [table for field, table in kinds.items() if getattr(run.recipe.evaluate, field)]
 
 
 def _extra_scores(run: Run, asked: dict[str, dict]) -> pd.DataFrame:
-    "The scores of translations and benchmarks."
+    "The scores of translations, facts and benchmarks."
     from alignx.evaluate.tables import tabulate
 
     parts = [tabulate(_tables(asked, kind), seed=run.recipe.seed) for kind in _asked_kinds(run) if kind != "translation_items"]
     parts += [_tables(asked, "translation_scores")] if run.recipe.evaluate.translations else []
+    parts += [_tables(asked, "knowledge_transfer")] if run.recipe.evaluate.knowledge else []
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/03b_evaluation.ipynb #2f631f10
@@ -176,5 +177,9 @@ def evaluate(run: Run) -> dict:  # what metrics.json holds
     seconds = {step: run.note(step).get("seconds") for step in steps}
     layer = next(iter(asked.values()))["layer"]
     metrics = {"languages": recipe.languages, "pivot": recipe.pivot, "layer": layer, "models": models, "seconds": seconds, "seed": recipe.seed, "version": __version__}
+    if recipe.evaluate.translations:
+        from alignx.evaluate.translation_scores import signatures
+
+        metrics["signatures"] = signatures(recipe.languages)
     write_text(run.path / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False))
     return metrics

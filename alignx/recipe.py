@@ -52,6 +52,7 @@ class DataRecipe:
     mixing_temperature: float = 1.0  # 1: languages in proportion to their pairs; higher: more even
     pair_budget: int | dict | None = None  # the most rows of each pair of languages, or of some, as in {en-de: 1000}
     tune_pairs: int | None = None  # translation pairs for stage 2; None: as `general_ratio` says
+    teach_facts: int = 0  # how often stage 2 teaches facts about invented countries in English, for evaluate.knowledge; 0: never
     general_ratio: float | None = None  # general instructions per translation in stage 2; None: all of them, and as many translations
     num_proc: int = 1  # processes that clean and encode; the rows do not depend on it
 

@@ -88,10 +88,13 @@ def language_overview(run: Run) -> pd.DataFrame:  # a row for each direction
     return table if first.isna().all() else table.assign(**{"random weights": [f"{first[row.source_lang, row.target_lang]:.3f}" for row in table.itertuples()]})
 
 # %% ../nbs/05_results.ipynb #5893110f
-SHOWN = ("retrieval_top1", "retrieval_centered", "mexa", "margin", "chrf", "off_target")  # gains that the report lists
+SHOWN = ("retrieval_top1", "retrieval_centered", "mexa", "margin", "chrf", "off_target", "knowledge_novel", "knowledge_novel_not_copyable", "knowledge_real")  # gains that the report lists
 ASKED = (
     ("chrf", "Translation", "chrF++ of each direction with 95 % bootstrap intervals over sentences."),
     ("off_target", "Off-target translations", "Share of translations in another language than the one asked for, where the language can be told."),
+    ("knowledge_novel", "Invented facts", "Share of right answers out of four options, with 95 % intervals over facts; dotted, chance. A model that was not taught them in English should be there."),
+    ("knowledge_novel_not_copyable", "Invented facts whose answer cannot be copied", "The same, where the right option does not look like the English answer."),
+    ("knowledge_real", "Real facts", "Share of right answers out of four options; dotted, chance."),
     *((f"{family}/acc", family, "Accuracy with 95 % intervals over questions; dotted, chance.") for family in ("xnli", "xcopa", "xstorycloze", "pawsx", "belebele")),
     ("xlsum/rouge_l", "Summaries", "ROUGE-L of XL-Sum with 95 % intervals over articles."),
 )  # metric, title and caption of what is drawn where it was asked for
@@ -102,7 +105,7 @@ def chance_of(
     metric: str,  # one of them
 ) -> float | None:  # what guessing gives, if it is known
     "The chance level that stands beside a metric."
-    rows = scores[scores["metric"] == f"{metric}_chance"]
+    rows = scores[(scores["metric"] == f"{metric}_chance") | (metric.startswith("knowledge") & (scores["metric"] == "knowledge_novel_chance"))]
     return float(rows["value"].mean()) if len(rows) else None
 
 # %% ../nbs/05_results.ipynb #ad729be9
@@ -285,6 +288,6 @@ def explore(run: Run) -> None:
         cards = write_cards(run)
         return f"report.html, {(run.path / 'report.html').stat().st_size / 1e6:.1f} MB, {len(list((run.path / 'figures').iterdir()))} figures, {len(cards)} card{'s' * (len(cards) > 1)}"
 
-    states = [[run.note(f"{verb} {name}").get("fingerprint") for verb in ("measure", "floor", "languages", "translate", "tasks")] for name in model_names(run.recipe)]
+    states = [[run.note(f"{verb} {name}").get("fingerprint") for verb in ("measure", "floor", "languages", "translate", "knowledge", "tasks")] for name in model_names(run.recipe)]
     asked = run.recipe.evaluate
     run.step("explore", [states, asked.explorer_tuples, asked.card], ["report.html", "figures/layers.svg", "evaluation.md"], work)

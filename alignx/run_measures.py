@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESULT', 'display_names', 'models_of', 'model_names', 'Subject', 'measure', 'measure_floor', 'alignment_layer',
-           'layer_of', 'measure_languages', 'gap_items', 'measure_translations', 'measure_tasks']
+           'layer_of', 'measure_languages', 'gap_items', 'measure_translations', 'measure_knowledge', 'measure_tasks']
 
 # %% ../nbs/03a_run_measures.ipynb #bb81424d
 from functools import cached_property
@@ -251,6 +251,36 @@ def measure_translations(subject: Subject) -> None:
 
     made_from = [asked.translations, asked.max_new_tokens, asked.batch_size, data.template, data.wordings, data.request_language]
     subject.step("translate", made_from, ["translations", "translation_items", "translation_scores"], work)
+
+# %% ../nbs/03a_run_measures.ipynb #029da8aa
+def measure_knowledge(subject: Subject) -> None:
+    "Write a model's answers about facts in every language, and the share of English knowledge that is there in others."
+    import pandas as pd
+
+    from alignx.align.language_model import is_masked_lm
+    from alignx.evaluate.facts import fact_languages, load_facts
+    from alignx.evaluate.knowledge import knowledge_items, transfer_ratio
+
+    recipe = subject.run.recipe
+
+    def work():
+        model, tokenizer = subject.loaded
+        written = [language for language in recipe.languages if language in fact_languages()]
+        lacking = recipe.languages if is_masked_lm(model) else [language for language in recipe.languages if language not in written]
+        items = gap_items(subject.name, ["knowledge_real", "knowledge_novel"], [(language, language) for language in lacking])
+        table, said = pd.DataFrame(), "a masked language model, no answers"
+        if not is_masked_lm(model):
+            asked = knowledge_items(model, tokenizer, load_facts(written), ["question"], recipe.data.template, subject.name, recipe.evaluate.batch_size, progress=True)
+            items = pd.concat([asked, items], ignore_index=True) if lacking else asked
+            parts = [part for part in ("knowledge_novel", "knowledge_novel_copyable", "knowledge_novel_not_copyable") if part in set(asked["metric"])]
+            table = pd.concat([transfer_ratio(asked, part, seed=recipe.seed) for part in parts], ignore_index=True)
+            means = asked.groupby(["metric", asked["target_lang"] == "en"])["value"].mean()
+            said = f"real facts {means['knowledge_real', False]:.2f}, invented {means['knowledge_novel', False]:.2f} (chance .25); in English {means['knowledge_real', True]:.2f} and {means['knowledge_novel', True]:.2f}"
+        items.to_parquet(subject.table("knowledge"))
+        table.to_parquet(subject.table("knowledge_transfer"))
+        return said
+
+    subject.step("knowledge", [recipe.evaluate.batch_size, recipe.data.template], ["knowledge", "knowledge_transfer"], work)
 
 # %% ../nbs/03a_run_measures.ipynb #1ffb320b
 def measure_tasks(subject: Subject) -> None:
