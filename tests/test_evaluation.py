@@ -56,7 +56,7 @@ def test_models_of_one_architecture_share_a_floor_and_a_layer(compared):
     run, _, _ = compared
     models = json.loads((run.path / "metrics.json").read_text())["models"]
     assert models["one"]["layer"] == models["two"]["layer"] and models["one"]["floor"] == models["two"]["floor"] != models["gpt2"]["floor"]
-    assert sorted(p.name for p in (run.path / "tables").glob("floor_*")) == ["floor_encoder.parquet", "floor_gpt2.parquet", "floor_one.parquet"]
+    assert sorted(p.name for p in (run.path / "tables").glob("floor_*") if "items" not in p.name) == ["floor_encoder.parquet", "floor_gpt2.parquet", "floor_one.parquet"]
     assert Subject(run, "one").architecture == Subject(run, "two").architecture != Subject(run, "encoder").architecture
 
 
@@ -123,3 +123,42 @@ def test_a_corpus_of_one_sentence_is_refused(tmp_path, capsys):
     (tmp_path / "one.jsonl").write_text(json.dumps({"source": "cat", "target": "Katze", "source_lang": "en", "target_lang": "de"}) + "\n")
     assert main(["evaluate", "demo", "--data", str(tmp_path / "one.jsonl"), "--languages", "en,de", "--output", str(tmp_path / "out")]) == 1
     assert "only one" in capsys.readouterr().err
+
+
+def test_a_run_asks_for_translations_facts_and_benchmarks(tmp_path):
+    for language in ("en", "de"):
+        (tmp_path / "xnli" / language).mkdir(parents=True)
+        rows = [{"premise": f"He has {k} cats.", "hypothesis": "He has cats.", "label": k % 3} for k in range(6)]
+        for split in ("validation", "test"):
+            (tmp_path / "xnli" / language / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked = {"models": [save(tmp_path / "encoder", "xlmr")], "tuples": 20, "translations": 3, "max_new_tokens": 8, "knowledge": True, "tasks": ["xnli"], "task_data": {"xnli": str(tmp_path / "xnli")}, "explorer_tuples": 5}
+    run = Run(make_recipe({"model": "demo", "languages": ["en", "de"], "stages": [], "output_dir": str(tmp_path / "run"), "data": {"template": "plain"}, "evaluate": asked}), lambda line: None)
+    build(run)
+    metrics = evaluate(run)
+    results.explore(run)
+    scores = pd.read_parquet(run.path / "tables" / "scores.parquet").set_index(["model", "metric", "source_lang", "target_lang"])
+    for metric, pair, n in (("chrf", ("en", "de"), 3), ("bleu", ("de", "en"), 3), ("off_target", ("en", "de"), None), ("knowledge_novel", ("de", "de"), 378), ("knowledge_real", ("en", "en"), 100), ("xnli/acc", ("de", "de"), 6)):
+        row = scores.loc[("demo", metric, *pair)]
+        assert row["n"].item() == n if n else row["n"].item() <= 3
+        if metric != "bleu":
+            assert scores.loc[("encoder", metric, *pair), "n"].item() == 0 and np.isnan(scores.loc[("encoder", metric, *pair), "value"].item())
+    assert {"chrf", "bleu"} == set(metrics["signatures"]) and "knowledge_novel_transfer" in metrics["models"]["demo"]["scores"]
+    assert "chrf" not in set(pd.read_parquet(run.path / "tables" / "gains.parquet")["metric"]), "an encoder has nothing to compare"
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "Off-target translations" in page and "Invented facts" in page and "xnli" in page
+
+
+def test_facts_are_taught_in_english_only_and_not_twice_by_default(tmp_path):
+    from datasets import load_from_disk
+
+    from alignx.building import load_tokenizer
+
+    found = {}
+    for times in (0, 2):
+        values = {"languages": ["en", "de"], "output_dir": str(tmp_path / str(times)), "data": {"template": "plain", "pairs": 40, "tune_pairs": 4, "teach_facts": times}, "evaluate": {"tuples": 20}}
+        run = Run(make_recipe(values), lambda line: None)
+        build(run)
+        rows = load_from_disk(str(run.path / "data" / "tune"))
+        texts = load_tokenizer("demo").batch_decode(list(rows["input_ids"]))
+        found[times] = sum("Balakia" in text for text in texts)
+    assert found[0] == 0 and found[2] > 0 and found[2] % 2 == 0

@@ -254,3 +254,11 @@ def test_watching_needs_rows_of_its_own_and_excludes_them_from_training(tmp_path
         assert (folder / "data" / "validation.parquet").is_file() == (strategy == "steps")
         assert run.recipe.align["eval_strategy"] == strategy, "YAML reads no as false"
     assert kept[0] == kept[1] + 1
+
+
+@pytest.mark.parametrize("room", ["data", "align", "tune", "evaluate", "explore"])
+def test_every_public_name_of_a_room_is_there(room):
+    import importlib
+
+    module = importlib.import_module(f"alignx.{room}")
+    assert module.__all__ and all(getattr(module, name) is not None for name in module.__all__)

@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "instructions": ["REQUESTS", "TEMPLATES", "Template", "chat_template", "mirror_row", "render", "translation_instructions"],
         "encoding": ["AlignmentCollator", "encode_rows", "encoding_report", "keep_labels"],
         "inspecting": ["preview"],
+        "sentences": ["load_sentences"],
         "card": ["data_card", "card_text"],
     },
 )

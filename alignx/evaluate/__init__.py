@@ -12,7 +12,12 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "embeddings": ["embed_layers"],
+        "embeddings": ["POOLINGS", "embed_layers"],
+        "measuring": ["ALL_METRICS", "AlignmentMeasures", "center_by_language", "measure_alignment"],
+        "geometry": ["Estimate", "debiased_cka", "iso_score", "language_probe", "linear_cka", "mean_cosine"],
+        "profile": ["chance_levels", "floor_measures", "floor_table", "profile_table", "random_weights"],
+        "facts": ["ask_items", "copying_items", "fact_languages", "load_facts", "teach_rows"],
+        "knowledge": ["knowledge_items", "transfer_ratio", "without_liking"],
         "similarity": ["auc_score", "margin_score", "mexa_layers", "mexa_score", "neighbourhood_overlap", "retrieval_accuracy", "sentence_scores"],
         "alignment": ["METRICS", "alignment_items", "alignment_table", "best_layer", "heldout_retrieval", "summarise"],
         "language_modeling": ["compare_losses", "language_modeling_table", "losses_by_language", "perplexity", "heldout_perplexity", "perplexity_by_language", "sentence_losses"],

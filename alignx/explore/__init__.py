@@ -15,7 +15,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison_plots": ["cosine_histograms", "gains_by_language", "language_matrices", "price_by_language", "scores_by_language"],
         "layer_explorer": ["LayerExplorer"],
         "palette": ["language_colors", "language_markers", "model_colors"],
-        "plots": ["language_curves", "language_heatmap", "layer_curves", "perplexity_by_language", "retrieval_by_language", "to_svg", "training_losses"],
+        "plots": ["language_curves", "language_heatmap", "layer_curves", "perplexity_change", "retrieval_by_language", "to_svg", "training_losses"],
+        "profile": ["profile_plot"],
         "projection": ["joint_projection", "nearest_neighbours", "translation_ranks"],
     },
 )
