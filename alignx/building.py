@@ -142,19 +142,7 @@ def _taught(recipe, general):
     taught = teach_rows(load_facts(["en"], ["novel"]), recipe.seed)
     return concatenate_datasets([*([] if general is None else [general]), *[taught] * recipe.data.teach_facts])
 
-# %% ../nbs/03_building.ipynb #b5118709
-log = logging.getLogger(__name__)
-
-
-def _english_requests(recipe, pairs):
-    "Say in the log how many translations are asked for in English for want of a wording."
-    asked_in, wordings = recipe.data.request_language, recipe.data.wordings if isinstance(recipe.data.wordings, dict) else {}
-    if asked_in != "en":
-        lacking = Counter(code for code in pairs[f"{asked_in}_lang"] if code not in REQUESTS and code not in wordings)
-        if lacking:
-            log.warning("%d of %d translations are asked for in English: no wording in %s", lacking.total(), len(pairs), ", ".join(sorted(lacking)))
-
-
+# %% ../nbs/03_building.ipynb #f5cebdc3
 def prepare(
     recipe,
     excluded,  # rows that must not be trained on
@@ -184,6 +172,19 @@ def prepare(
     examples = [{"where": one.where, "problem": one.problem, "rows": one.rows} for one in skipped[:1000]]
     write_text(folder / "skipped.json", json.dumps({"rows": sum(one.rows for one in skipped), "examples": examples}, indent=1, ensure_ascii=False))
     write_text(folder / "counts.json", json.dumps({"read": len(given), "kept": len(rows), "skipped": sum(one.rows for one in skipped)}))
+
+# %% ../nbs/03_building.ipynb #b5118709
+log = logging.getLogger(__name__)
+
+
+def _english_requests(recipe, pairs):
+    "Say in the log how many translations are asked for in English for want of a wording."
+    asked_in, wordings = recipe.data.request_language, recipe.data.wordings if isinstance(recipe.data.wordings, dict) else {}
+    if asked_in != "en":
+        lacking = Counter(code for code in pairs[f"{asked_in}_lang"] if code not in REQUESTS and code not in wordings)
+        if lacking:
+            log.warning("%d of %d translations are asked for in English: no wording in %s", lacking.total(), len(pairs), ", ".join(sorted(lacking)))
+
 
 def _without(general, watched):
     "The general instructions that do not ask what a held-out one asks."

@@ -256,7 +256,7 @@ def _said_of_price(run: Run, metrics: dict) -> str:
         return f" Bits per byte in {metrics['pivot']}, {last} against {row['against']}: {row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]."
     return ""
 
-
+# %% ../nbs/05_results.ipynb #b3418f91
 def _tables(run: Run, metrics: dict) -> list[tuple]:  # (title, caption, rows)
     "The tables of the report."
     layers = {name: values["layer"] for name, values in metrics["models"].items()}
@@ -274,7 +274,7 @@ def _tables(run: Run, metrics: dict) -> list[tuple]:  # (title, caption, rows)
     at_layers = scores[scores["layer"].isna() | (scores["layer"] == scores["model"].map(layers))]
     return [*tables, ("All scores", "At each model's layer, with 95 % intervals, n, and what random weights reach.", at_layers.reset_index(drop=True))]
 
-
+# %% ../nbs/05_results.ipynb #635dc55e
 def explore(run: Run) -> None:
     "Step 5: figures, explorer, `report.html` and cards."
 

@@ -222,7 +222,7 @@ def _translated_rows(run: Run):
     chosen = set(ids[:: max(1, len(ids) // run.recipe.evaluate.translations)][: run.recipe.evaluate.translations])
     return both_directions(rows.filter(lambda row: row["id"] in chosen))
 
-
+# %% ../nbs/03a_run_measures.ipynb #89eaf857
 def measure_translations(subject: Subject) -> None:
     "Write a model's translations of some test sentences, what each contributes, and the scores of each direction."
     import pandas as pd
