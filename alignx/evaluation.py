@@ -20,14 +20,25 @@ from .run_folder import Run, write_text
 EXTRA = {"translations": measure_translations, "knowledge": measure_knowledge, "tasks": measure_tasks}  # field of the recipe → what it asks
 
 
+def _check_requests(run: Run, subjects: list[Subject]) -> None:
+    "Before anything is measured: is every model there, and every benchmark?"
+    for subject in subjects:
+        subject.architecture
+    for family in run.recipe.evaluate.tasks or ():
+        from alignx.evaluate.harness import family_tasks
+
+        family_tasks(family)
+
+
 def measure_all(run: Run) -> dict[str, dict]:  # name → {"subject", "layer", "floor": the model whose floor it shares, or None}
     "Ask every model of the run every question of the recipe, one model after the other."
-    names, floors, asked = list(models_of(run.recipe)), {}, {}
-    first = Subject(run, names[0])
+    subjects, floors, asked = [Subject(run, name) for name in models_of(run.recipe)], {}, {}
+    _check_requests(run, subjects)
+    first = subjects[0]
     measure(first)
     layer = alignment_layer(run, first)
-    for name in names:
-        subject = first if name == first.name else Subject(run, name)
+    for subject in subjects:
+        name = subject.name
         if subject is not first:
             measure(subject)
         if run.recipe.evaluate.floor and subject.architecture not in floors:

@@ -77,9 +77,10 @@ class Subject:
 
         from alignx.building import load_tokenizer
 
+        vocabulary = load_tokenizer(self.source, self.run.recipe.trust_remote_code).get_vocab()  # says so where there is no such model
         config = AutoConfig.from_pretrained(resolve(self.source, demo_model()), trust_remote_code=self.run.recipe.trust_remote_code).to_dict()
         told = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version", "dtype", "use_cache")}
-        return fingerprint(told, sorted(load_tokenizer(self.source, self.run.recipe.trust_remote_code).get_vocab().items()))
+        return fingerprint(told, sorted(vocabulary.items()))
 
     def table(self, kind: str) -> Path:
         "Where a table about this model lies."

@@ -154,6 +154,10 @@ def test_tuning_alone_starts_from_the_base_model(tmp_path):
         (["demo", "--seed"], 2, ""),
         (["evaluate", "no/such-model"], 2, "no/such-model"),
         (["evaluate", "demo", "--data", "nowhere.jsonl"], 2, "nowhere.jsonl"),
+        (["evaluate", "demo", "no/such"], 2, "no/such"),
+        (["evaluate", "demo", "demo"], 2, "twice"),
+        (["evaluate", "demo", "--translate", "-3"], 2, "translations -3"),
+        (["evaluate", "demo", "--tasks", "xnlli"], 2, "xnlli"),
         (["dmo"], 2, ""),
     ],
 )  # fmt: skip
