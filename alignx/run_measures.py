@@ -10,7 +10,7 @@ __all__ = ['RESULT', 'display_names', 'models_of', 'model_names', 'Subject', 'me
 from functools import cached_property
 from pathlib import Path
 
-from .building import load_model, resolve
+from .loading import load_model, resolve
 from .demo import demo_model
 from .errors import UsageError
 from .run_folder import Run, describe_source, fingerprint
@@ -75,7 +75,7 @@ class Subject:
         "A fingerprint of the configuration and the vocabulary."
         from transformers import AutoConfig
 
-        from alignx.building import load_tokenizer
+        from alignx.loading import load_tokenizer
 
         vocabulary = load_tokenizer(self.source, self.run.recipe.trust_remote_code).get_vocab()  # says so where there is no such model
         config = AutoConfig.from_pretrained(resolve(self.source, demo_model()), trust_remote_code=self.run.recipe.trust_remote_code).to_dict()

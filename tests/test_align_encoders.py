@@ -13,7 +13,8 @@ from alignx.align.masked_language_model import mask_batch, mask_generator
 from alignx.align.model import AlignmentConfig, AlignmentModel, load_alignment
 from alignx.align.pooling import alone_batch
 from alignx.align.trainer import AlignmentArguments, AlignmentTrainer
-from alignx.building import build, load_model
+from alignx.building import build
+from alignx.loading import load_model
 from alignx.data.encoding import AlignmentCollator, encode_rows
 from alignx.data.instructions import get_template, translation_instructions
 from alignx.data.parallel import load_parallel

@@ -151,7 +151,7 @@ def test_a_run_asks_for_translations_facts_and_benchmarks(tmp_path):
 def test_facts_are_taught_in_english_only_and_not_twice_by_default(tmp_path):
     from datasets import load_from_disk
 
-    from alignx.building import load_tokenizer
+    from alignx.loading import load_tokenizer
 
     found = {}
     for times in (0, 2):

@@ -222,7 +222,7 @@ def test_a_changed_file_of_a_moses_pair_is_noticed(tmp_path):
 def test_a_watched_run_looks_at_validation_rows_and_keeps_the_best_checkpoint(tmp_path):
     from datasets import Dataset
 
-    from alignx.building import load_model
+    from alignx.loading import load_model
     from alignx.evaluate.alignment import heldout_retrieval
     from alignx.explore.plots import training_losses
 

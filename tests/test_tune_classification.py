@@ -10,7 +10,7 @@ import torch
 from datasets import ClassLabel, Dataset
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments, XLMRobertaConfig
 
-from alignx.building import load_tokenizer
+from alignx.loading import load_tokenizer
 from alignx.demo import demo_model
 from alignx.errors import InputError, UsageError
 from alignx.tune.classification import classification_trainer, encode_pairs, label_scores, load_classifier, load_pairs_task, transfer_items
