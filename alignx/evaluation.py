@@ -171,7 +171,7 @@ def _summary(run: Run, name: str, one: dict, scores: pd.DataFrame, overall: pd.D
         summary["floor"] = {key: value for key, value in floor.items() if key.endswith("_mean")}
     return summary
 
-
+# %% ../nbs/03b_evaluation.ipynb #c0875a24
 def evaluate(run: Run) -> dict:  # what metrics.json holds
     "Step 4: measure every model of the run; writes `tables/` and `metrics.json`."
     recipe, tables = run.recipe, run.path / "tables"
