@@ -30,7 +30,7 @@ LINK = re.compile(r'\b(href|src)="([^"]*)"')
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
 SCRIPTED_MATH = re.compile(r'<(?:link|script)\b[^>]*/katex@[^>]*>(?:</script>)?')
 REMOTE_FONT = re.compile(r"@import\s*url\(['\"]?https?:[^)]*\);?")
-EXPECTED = re.compile("broken link|output-file is not read|compiles no Sass|commonmark is not built|html-math-method is ignored")  # links are checked on the finished site
+EXPECTED = re.compile("broken link|output-file is not read|compiles no Sass|commonmark is not built|html-math-method is ignored|execute.enabled is ignored")  # links are checked on the finished site
 IDENTIFIER = re.compile(r'\s(?:id|name)="([^"]+)"')
 
 
@@ -75,6 +75,7 @@ def finish_page(text: str, page: str, names: dict[str, str], home: str) -> str:
     def relink(tag: re.Match) -> str:
         return LINK.sub(lambda found: f'{found[1]}="{html.escape(local(html.unescape(found[2]), page, names, home))}"', tag[0])
 
+    text = re.sub(rf"\[`([^`\n]+)`\]\({re.escape(home)}[^)\s]*\)", r"`\1`", text)  # a link to a symbol, made inside code
     return MATH.sub(formula, SCRIPTED_MATH.sub("", TAG.sub(relink, text)))
 
 

@@ -1,0 +1,241 @@
+"""The documentation site, built without Quarto and read in a real browser that can reach nothing else."""
+import functools
+import http.server
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+SOURCES = sorted(path.relative_to(ROOT / "nbs").as_posix() for pattern in ("*.ipynb", "*.qmd") for path in (ROOT / "nbs").rglob(pattern) if not re.search(r"(^|/)[_.]|^runs/", path.relative_to(ROOT / "nbs").as_posix()))
+WIDGETS = "iframe[data-alignx]"
+
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11) or CHROMIUM is None, reason="the site is built and read with Python 3.11 or later, and Chromium")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    output = tmp_path_factory.mktemp("site") / "docs"
+    done = subprocess.run([sys.executable, ROOT / "tools" / "build_docs.py", "--output", output], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    return output
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            "Tests report what matters."
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    nowhere = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run", nowhere, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_script_timeout(60)
+    driver.execute_cdp_cmd("Network.enable", {})
+    yield driver
+    driver.quit()
+
+
+def width(browser, pixels, height=1000):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": pixels, "height": height, "deviceScaleFactor": 1, "mobile": pixels < 600})
+
+
+def theme(browser, name):
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": name}]})
+
+
+def wait(browser, code, *arguments, seconds=15):
+    end = time.time() + seconds
+    while not (value := browser.execute_script(code, *arguments)):
+        assert time.time() < end, f"{browser.current_url}: never true: {code}"
+        time.sleep(0.03)
+    return value
+
+
+def events(browser, method):
+    found = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [event["params"] for event in found if event["method"] == method]
+
+
+def see_widgets(browser):
+    "Scroll every widget of the page into view and wait until it is alive."
+    for frame in browser.find_elements("css selector", WIDGETS):
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", frame)
+        wait(browser, "return arguments[0].contentDocument?.querySelector('[data-ready=\"true\"]') !== null && arguments[0].contentDocument !== null", frame)
+
+
+def test_each_page_loads_without_a_complaint_and_without_the_network(browser, address, pages):
+    width(browser, 1400), theme(browser, "light")
+    problems = []
+    for page in pages:
+        browser.get_log("browser"), browser.get_log("performance")
+        browser.get(address + page)
+        wait(browser, "return document.readyState === 'complete'")
+        see_widgets(browser)
+        logged = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        asked = [event["params"]["request"]["url"] for event in logged if event["method"] == "Network.requestWillBeSent"]
+        problems += [f"{page}: asks for {url[:100]}" for url in asked if not url.startswith((address, "data:", "about:", "blob:"))]
+        problems += [f"{page}: {entry['message'][:200]}" for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
+        size = sum(event["params"]["encodedDataLength"] for event in logged if event["method"] == "Network.loadingFinished")
+        html = browser.execute_script("return new Blob([document.documentElement.outerHTML]).size")
+        problems += [f"{page}: {max(size, html) / 1e6:.1f} MB"] if max(size, html) > 2e6 else []
+    assert not problems, "\n".join(problems)
+
+
+def test_text_stands_out_in_both_themes(browser, address, pages):
+    import axe_core_python
+
+    axe = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    look = "const done = arguments[0]; axe.run(document, {runOnly: ['color-contrast'], iframes: false}).then((found) => done(found.violations.flatMap((v) => v.nodes.map((n) => [n.any[0].data.contrastRatio, n.html.slice(0, 150)]))))"
+    width(browser, 1400)
+    problems = []
+    for name in ("light", "dark"):
+        theme(browser, name)
+        for page in pages:
+            browser.get(address + page)
+            wait(browser, "return document.documentElement.classList.contains('quarto-dark') === arguments[0]", name == "dark")
+            browser.execute_script(axe)
+            problems += [f"{name} {page}: {ratio}:1 {html}" for ratio, html in browser.execute_async_script(look)]
+    assert not problems, f"{len(problems)} places\n" + "\n".join(problems[:40])
+
+
+def test_no_page_is_wider_than_a_phone(browser, address, pages):
+    width(browser, 390, 844), theme(browser, "light")
+    wide = []
+    for page in pages:
+        browser.get(address + page)
+        over = browser.execute_script("return document.documentElement.scrollWidth - 390")
+        wide += [f"{page}: {over} px too wide"] if over > 1 else []
+    assert not wide, "\n".join(wide)
+
+
+def explorers(site, pages):
+    return [page for page in pages if 'data-alignx="explorer"' in (site / page).read_text(encoding="utf-8")]
+
+
+def test_explorers_answer_to_slider_legend_and_pointer(browser, address, site, pages):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    width(browser, 1400, 1200), theme(browser, "light")
+    found = explorers(site, pages)
+    assert {"index.html", "explore/layer_explorer.html", "tutorials/reading_the_explorer.html"} <= set(found)
+    for page in found:
+        browser.get(address + page)
+        for number in range(len(browser.find_elements("css selector", 'iframe[data-alignx="explorer"]'))):
+            frame = browser.find_elements("css selector", 'iframe[data-alignx="explorer"]')[number]
+            browser.execute_script("arguments[0].scrollIntoView({block: 'start'}); window.scrollBy(0, -80)", frame)
+            wait(browser, "return arguments[0].contentDocument?.querySelector('.alignx-layer-explorer[data-ready=\"true\"]')", frame)
+            browser.switch_to.frame(frame)
+            root = wait(browser, "return document.querySelector('.alignx-layer-explorer').shadowRoot")
+            picture = lambda: root.find_element("css selector", "canvas").screenshot_as_png  # noqa: E731
+            text = lambda: browser.execute_script("return document.querySelector('.alignx-layer-explorer').shadowRoot.textContent")  # noqa: E731
+            settled = "return document.querySelector('.alignx-layer-explorer').dataset.settled"
+            before, said, layer = picture(), text(), wait(browser, settled)
+            slider = root.find_element("css selector", "input[type=range]")
+            slider.send_keys(Keys.HOME if browser.execute_script("return arguments[0].value !== arguments[0].min", slider) else Keys.END)
+            wait(browser, settled + " && document.querySelector('.alignx-layer-explorer').dataset.settled !== arguments[0]", layer)
+            assert picture() != before and text() != said, f"{page}: the slider changes nothing"
+            before = picture()
+            button = root.find_element("css selector", "[data-language]")
+            button.click()
+            ActionChains(browser).move_to_element(slider).perform()
+            assert button.get_attribute("aria-pressed") == "false" and picture() != before, f"{page}: the legend changes nothing"
+            button.click()
+            spot = browser.execute_script("const h = document.querySelector('.alignx-layer-explorer'), p = h.screenPositions()[0], c = h.shadowRoot.querySelector('canvas'); return [p.x[0] - c.clientWidth / 2, p.y[0] - c.clientHeight / 2]")
+            ActionChains(browser).move_to_element_with_offset(root.find_element("css selector", "canvas"), round(spot[0]), round(spot[1])).perform()
+            wait(browser, "return document.querySelector('.alignx-layer-explorer').shadowRoot.querySelector('.tip:not([hidden]) .text')?.textContent")
+            browser.switch_to.default_content()
+
+
+def test_search_finds_and_can_be_read(browser, address):
+    width(browser, 1400), theme(browser, "light")
+    browser.get(address + "evaluate/alignment.html")
+    box = browser.find_element("css selector", ".smalldocs-search input")
+    box.send_keys("temperature")
+    links = wait(browser, "const found = [...document.querySelectorAll('.search-result')]; return found.length ? found.map((a) => a.href) : null")
+    assert any("align/contrastive.html" in link for link in links)
+    browser.get(links[0])
+    wait(browser, "return document.readyState === 'complete' && document.querySelector('main h1') !== null")
+
+
+def test_every_source_is_a_page_in_the_sidebar_and_opens_in_colab(site, pages):
+    text = (site / "index.html").read_text(encoding="utf-8")
+    sidebar = set(re.findall(r'href="([^"#]*)"', text[text.index('id="quarto-sidebar"') : text.index("quarto-sidebar-glass")]))
+    assert len(SOURCES) > 100 and len(pages) == len(SOURCES)
+    assert set(pages) - sidebar == set()
+    linked = {source for page in pages for source in re.findall(r"/blob/main/nbs/([^\"]+)", (site / page).read_text(encoding="utf-8").split('class="toc-actions"')[-1])}
+    assert set(SOURCES) - linked == set()
+
+
+def test_colab_link_leads_to_the_notebook(browser, address):
+    browser.get(address + "evaluate/alignment.html")
+    assert browser.find_element("css selector", ".open-in-colab a").get_attribute("href") == "https://colab.research.google.com/github/alignx/alignx/blob/main/nbs/evaluate/02_alignment.ipynb"
+    browser.get(address + "terms.html")
+    assert not browser.find_elements("css selector", ".open-in-colab")
+
+
+def test_formulas_are_mathml_without_leftovers(site, pages):
+    count = 0
+    for page in pages:
+        text = (site / page).read_text(encoding="utf-8")
+        for formula in re.findall(r"<math\b.*?</math>", text, re.S):
+            words = "".join(ElementTree.fromstring(formula.replace("&nbsp;", " ")).itertext())
+            assert "\\" not in words, f"{page}: {words}"
+            count += 1
+        outside = re.sub(r"<(code|script|iframe|pre)\b.*?(</\1>|$)", "", text, flags=re.S)
+        assert not re.search(r"\\[(\[]|\$\$", outside), f"{page}: a formula was left as it is"
+    assert count > 100
+
+
+def test_a_dead_link_is_found(tmp_path):
+    spec = importlib.util.spec_from_file_location("build_docs", ROOT / "tools" / "build_docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "a.html").write_text('<p id="here"></p><a href="b.html#there">x</a><a href="c.html">x</a><a href="#here">x</a><a href="https://a.b/">x</a>')
+    (tmp_path / "b.html").write_text('<a href="a.html#here">x</a><img src="p.png">')
+    assert module.dead_links(tmp_path) == ["a.html: b.html#there", "a.html: c.html", "b.html: p.png"]
+
+
+def test_quarto_settings_name_what_exists():
+    config = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    assert (ROOT / "nbs" / "_quarto.yml").resolve() == ROOT / "_quarto.yml"
+
+    def named(entry):
+        if isinstance(entry, str):
+            return [entry]
+        return [entry["href"]] if "href" in entry else [name for inner in entry["contents"] for name in named(inner)]
+
+    names = named({"contents": config["website"]["sidebar"]["contents"]}) + named({"contents": [entry for entry in config["website"]["navbar"]["left"]]})
+    html = config["format"]["html"]
+    assert set(SOURCES) == set(names)
+    assert all((ROOT / "nbs" / name).is_file() for name in [*names, html["css"], "theme.scss"])
