@@ -36,7 +36,7 @@ IDENTIFIER = re.compile(r'\s(?:id|name)="([^"]+)"')
 
 def new_names(source: Path) -> dict[str, str]:
     "For each page of the processed folder: where the builder puts it → where `output-file` wants it."
-    names = {}
+    names = {page.relative_to(source).with_suffix(".html").as_posix(): page.relative_to(source).with_suffix(".html").as_posix() for page in source.rglob("*.qmd")}
     for notebook in source.rglob("*.ipynb"):
         first = "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"])
         wanted = yaml.safe_load(first.strip().strip("-")).get("output-file", notebook.with_suffix(".html").name)

@@ -50,7 +50,7 @@ class Token:
         "The token as an element; `index` alternates the shade."
         shade = SHADES.get(self.span, PLAIN)[index % 2]
         text = escape(self.text or "·").replace("\n", "⏎\n")
-        return f'<span style="background:{shade}{"" if self.trained else ";opacity:.5"}">{text}</span>'
+        return f'<span style="background:{shade}{"" if self.trained else ";text-decoration:underline dotted"}">{text}</span>'
 
     def label(self) -> str:
         "What the token is, in words."
