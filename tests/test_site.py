@@ -111,20 +111,28 @@ def test_each_page_loads_without_a_complaint_and_without_the_network(browser, ad
     assert not problems, "\n".join(problems)
 
 
-def test_text_stands_out_in_both_themes(browser, address, pages):
+def pale_text(browser, name):
+    "What on this page has too little contrast in the theme `name`; the page has `axe` by then."
+    theme(browser, name)
+    wait(browser, "return document.documentElement.classList.contains('quarto-dark') === arguments[0]", name == "dark")
+    look = "const done = arguments[0]; axe.run(document, {runOnly: ['color-contrast'], iframes: false}).then((found) => done(found.violations.flatMap((v) => v.nodes.map((n) => `${n.any[0].data.contrastRatio}:1 ${n.html.slice(0, 150)}`))))"
+    return [f"{name} {browser.current_url}: {place}" for place in browser.execute_async_script(look)]
+
+
+@pytest.fixture(scope="module")
+def axe():
     import axe_core_python
 
-    axe = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-    look = "const done = arguments[0]; axe.run(document, {runOnly: ['color-contrast'], iframes: false}).then((found) => done(found.violations.flatMap((v) => v.nodes.map((n) => [n.any[0].data.contrastRatio, n.html.slice(0, 150)]))))"
+    return (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+def test_text_stands_out_in_both_themes(browser, address, pages, axe):
     width(browser, 1400)
     problems = []
-    for name in ("light", "dark"):
-        theme(browser, name)
-        for page in pages:
-            browser.get(address + page)
-            wait(browser, "return document.documentElement.classList.contains('quarto-dark') === arguments[0]", name == "dark")
-            browser.execute_script(axe)
-            problems += [f"{name} {page}: {ratio}:1 {html}" for ratio, html in browser.execute_async_script(look)]
+    for page in pages:
+        browser.get(address + page)
+        browser.execute_script(axe)
+        problems += pale_text(browser, "light") + pale_text(browser, "dark")
     assert not problems, f"{len(problems)} places\n" + "\n".join(problems[:40])
 
 
@@ -177,13 +185,15 @@ def test_explorers_answer_to_slider_legend_and_pointer(browser, address, site, p
             browser.switch_to.default_content()
 
 
-def test_search_finds_and_can_be_read(browser, address):
+def test_search_finds_and_can_be_read(browser, address, axe):
     width(browser, 1400), theme(browser, "light")
     browser.get(address + "evaluate/alignment.html")
     box = browser.find_element("css selector", ".smalldocs-search input")
     box.send_keys("temperature")
     links = wait(browser, "const found = [...document.querySelectorAll('.search-result')]; return found.length ? found.map((a) => a.href) : null")
     assert any("align/contrastive.html" in link for link in links)
+    browser.execute_script(axe)
+    assert pale_text(browser, "light") + pale_text(browser, "dark") == []
     browser.get(links[0])
     wait(browser, "return document.readyState === 'complete' && document.querySelector('main h1') !== null")
 

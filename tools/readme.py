@@ -42,7 +42,7 @@ def render(path: Path, files: str) -> tuple[str, dict[str, bytes]]:
     resources = {"output_files_dir": files, "unique_key": "figure"}
     text, resources = MarkdownExporter().from_notebook_node(notebook, resources)
     text = re.sub(rf"```\w*\s*{NOTHING}\s*```\n*", "", text)
-    text = re.sub(r"\]\((?!https?:|#|nbs/)([\w/.-]+\.ipynb)\)", r"](nbs/\1)", text)
+    text = re.sub(r"\]\((?!https?:|#|nbs/)([\w/.-]+\.(?:ipynb|qmd))\)", r"](nbs/\1)", text)
     text = re.sub(r"!\[[^\]]*\]\((.+?)\)", lambda m: f"![alignx: results]({m[1]})", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", resources.get("outputs", {})
 
