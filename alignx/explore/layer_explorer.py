@@ -103,7 +103,7 @@ class Pages(Tables):
         shown, layers = [self.data["models"].index(name) for name in self.models_shown], self.data["layers"]
         show = [layer for layer in layers if layer in (layers[0], self.layer, layers[-1])]
         names = self.models_shown if len(self.data["models"]) > 1 else None
-        return to_png(projection_panels(plane[shown], shares[shown], list(unpack_sentences(self.data)["language"]), models=names, layers=layers, show=show), dpi=72)
+        return to_png(projection_panels(plane[shown], shares[shown], list(unpack_sentences(self.data)["language"]), models=names, layers=layers, show=show), dpi=80)
 
     def static(self) -> StaticExplorer:
         "The explorer for places without a kernel; display it, or take its `.to_html_fragment()`."

@@ -9,6 +9,7 @@ __all__ = ['METHODS', 'unit_length', 'comparable_layer', 'joint_projection', 'ne
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from sklearn.decomposition import PCA
 
 from ..errors import UsageError, unknown
@@ -57,7 +58,7 @@ def _principal_plane(
     seed: int,
 ) -> np.ndarray:  # [points, 2]
     "Coordinates on the two principal axes."
-    return PCA(n_components=2, random_state=seed).fit(flat).transform(flat) if flat.any() else flat[:, :2]
+    return PCA(n_components=2, random_state=seed, copy=False).fit(flat).transform(flat) if flat.any() else flat[:, :2]
 
 
 def joint_projection(
@@ -68,13 +69,16 @@ def joint_projection(
     "Every sentence at every layer of every model on one plane, fitted to all of them together; for UMAP the share means nothing and is NaN."
     if method not in METHODS:
         raise unknown("method", method, METHODS, "joint_projection")
-    points = np.stack([[comparable_layer(layer) for layer in states] for states in models.values()])
-    points = np.pad(points, [(0, 0), (0, 0), (0, 0), (0, max(0, 2 - points.shape[3]))])
+    depth, count, wide = next(iter(models.values())).shape
+    points = np.zeros((len(models), depth, count, max(2, wide)), np.float32)  # filled layer by layer, so that nothing is held twice
+    for place, states in zip(points, models.values()):
+        for layer, own in zip(place, states):
+            layer[:, :wide] = comparable_layer(own)
     flat = points.reshape(-1, points.shape[3])
     plane = _principal_plane(flat, seed).reshape(*points.shape[:3], 2)
     if method == "umap":
         return _umap_plane(flat, plane, seed), np.full(plane.shape[:2], np.nan)
-    total = (points**2).sum((2, 3))
+    total = np.array([[np.vdot(layer, layer) for layer in states] for states in points])
     share = np.divide((plane**2).sum((2, 3)), total, out=np.zeros_like(total), where=total > 0)
     return plane, share
 
@@ -89,8 +93,7 @@ def nearest_neighbours(
     for start in range(0, len(unit), 1024):
         cosine = unit[start : start + 1024] @ unit.T
         cosine[np.arange(len(cosine)), start + np.arange(len(cosine))] = -np.inf
-        near = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
-        found = np.take_along_axis(cosine, near, 1)
+        found, near = (part.numpy() for part in torch.topk(torch.from_numpy(cosine), count))
         order = np.lexsort((near, -found))
         indices.append(np.take_along_axis(near, order, 1))
         cosines.append(np.take_along_axis(found, order, 1))

@@ -16,9 +16,9 @@ class Coloring {
       domain: (data.domains ?? []).map(({ name, color }, d) => ({ label: name, title: name, hex: color, shape: d % SHAPES.length })),
       found: FOUND.map((one) => ({ ...one })),
     };
-    this.choices = [["language", "by language"]];
-    if (view.domain) this.choices.push(["domain", "by domain"]);
-    if (view.ranks.some((rank) => rank > 0)) this.choices.push(["found", "by translation found"]);
+    this.choices = [["language", "colour: language"]];
+    if (view.domain) this.choices.push(["domain", "colour: domain"]);
+    if (view.ranks.some((rank) => rank > 0)) this.choices.push(["found", "colour: found or not"]);
     this.found = new Map();
   }
   get by() { return this.view.get("color_by"); }

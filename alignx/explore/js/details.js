@@ -32,7 +32,7 @@ class Details {
     const { view } = this, { K, order } = view, near = K === 1 ? "its nearest neighbour" : `its ${K} nearest neighbours`;
     return [
       make("p", { text: `Point at a sentence for its translations; click it for ${near}, measured in all ${view.data.width} dimensions of the layer.` }),
-      make("p", { text: "← → layer · space plays · ↑ ↓ sentence · / search · Shift and drag selects · S adds the chosen sentence · + − zoom · Esc clears" }),
+      make("p", { class: "keys", text: ["← → layer", "space plays", "↑ ↓ sentence", "/ search", "Shift and drag selects", "S adds the chosen one", "+ − zoom", "Esc clears"].map((key) => key.replace(/ /g, "\u00a0")).join(" · ") }),
       make("h4", { text: order.length === view.S ? "Sentences" : `Sentences in ${view.names[view.pivot]}` }),
       ...order.slice(0, LISTED).map((i) => this.pick(i)),
     ];

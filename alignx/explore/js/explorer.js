@@ -109,10 +109,12 @@ class Explorer {
       mode("lasso", icon("M4.5 9C2.5 8.4 1.2 7.2 1.2 5.6C1.2 3.2 3.8 1.4 7 1.4S12.8 3.2 12.8 5.6S10.2 9.8 7 9.8C6 9.8 5.2 9.7 4.5 9.4C3.4 8.9 3 9.8 3.6 10.6C4.2 11.4 3.8 12.4 2.8 12.8"), "Select with a lasso; Ctrl adds"),
     ];
     this.colorChoice = choice("Colour", this.coloring.choices, (value) => this.put("color_by", value));
-    this.trailChoice = choice("Trails from the first model", [["off", "no trails"], ["chosen", "trails of the chosen"], ["all", "all trails"]], (value) => this.put("trails", value));
-    const lines = button("join translations", () => { this.state.lines = !this.state.lines; press(lines, this.state.lines); this.drawAll(); }, { "aria-pressed": "false" });
-    const fitted = button("fill the frame", () => { this.state.fitted = !this.state.fitted; press(fitted, this.state.fitted); this.label(); this.animate(); },
+    this.trailChoice = choice("Trails from the first model", [["off", "trails: none"], ["chosen", "trails: chosen"], ["all", "trails: all"]], (value) => this.put("trails", value));
+    const long = (text) => make("span", { class: "long", text });
+    const lines = button("join", () => { this.state.lines = !this.state.lines; press(lines, this.state.lines); this.drawAll(); }, { "aria-pressed": "false" });
+    const fitted = button("fill", () => { this.state.fitted = !this.state.fitted; press(fitted, this.state.fitted); this.label(); this.animate(); },
       { "aria-pressed": "false", title: "Magnify each layer until it fills the frame. Off: all layers in one frame." });
+    lines.append(long(" translations")); fitted.append(long(" the frame"));
     return make("div", { class: "tools" }, this.search.box, ...(this.coloring.choices.length > 1 ? [this.colorChoice] : []),
       group("Pointer", ...this.modes.map(([, node]) => node)),
       group("Zoom", button("−", () => this.zoomMiddle(1 / 1.5), { "aria-label": "Zoom out" }), button("+", () => this.zoomMiddle(1.5), { "aria-label": "Zoom in" }), button("⟲", () => this.resetZoom(), { "aria-label": "Reset the view", title: "Reset the view" })),
@@ -178,7 +180,7 @@ class Explorer {
       const times = panel.magnification(panel.model, l), share = data.shares?.[panel.model]?.[l];
       panel.note.textContent = [share == null ? data.projection : `${Math.round(100 * share)} % of the variance`, times > 1.05 ? `magnified ×${times.toFixed(1)}` : ""].filter(Boolean).join(" · ");
       panel.note.title = share == null ? "How the picture was made" : "How much of this layer's variance these two axes keep";
-      panel.canvas.setAttribute("aria-label", `${this.S} sentences in ${data.languages.length} languages, ${data.models[panel.model]}, ${layer}, coloured ${this.coloring.choices.find(([by]) => by === this.coloring.by)?.[1] ?? ""}; ${this.picked.size} selected${this.search.on ? `, ${this.search.hits.length} found by the search` : ""}. The list of sentences follows.`);
+      panel.canvas.setAttribute("aria-label", `${this.S} sentences in ${data.languages.length} languages, ${data.models[panel.model]}, ${layer}, ${this.coloring.choices.find(([by]) => by === this.coloring.by)[1]}; ${this.picked.size} selected${this.search.on ? `, ${this.search.hits.length} found by the search` : ""}. The list of sentences follows.`);
     }
     for (const [names, node] of this.modelButtons) press(node, names.length === shown.length && names.every((n, k) => data.models.indexOf(n) === shown[k]));
     this.colorChoice.value = this.coloring.by; this.trailChoice.value = this.get("trails");

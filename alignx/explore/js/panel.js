@@ -76,7 +76,7 @@ class Panel {
       const { shape, rgb } = entries[c], r = ratio * radius, key = `${c} ${kind} ${r}`;
       if (kind === "picked") return raster.stamp(key, shape, 1.2 * r, rgb, 1.6 * ratio, view.inkRgb, 1);
       if (kind === "marked") return raster.stamp(key, shape, 1.2 * r, rgb, 2.2 * ratio, view.accentRgb, 1);
-      return raster.stamp(key, shape, r, rgb, 0.6 * ratio, view.paper, kind === "faint" ? (focus >= 0 ? 0.17 : 0.2) : kind === "plain" ? 0.82 : 1);
+      return raster.stamp(key, shape, r, rgb, 0.6 * ratio, view.paper, { faint: 0.18, plain: 0.82, strong: 1 }[kind]);
     };
     const kinds = ["faint", "plain", "strong", "picked", "marked"], levels = new Uint8Array(view.S), some = [false, false, false, false, false];
     for (let i = 0; i < view.S; i++) {
@@ -92,7 +92,7 @@ class Panel {
     kinds.forEach((kind, level) => {
       if (!some[level]) return;
       const stamps = entries.map(() => null);
-      for (let i = 0; i < view.S; i++) if (levels[i] === level) { const c = classes[i]; raster.dot(stamps[c] ??= stamp(c, kind + (kind === "faint" && focus >= 0 ? "er" : "")), sx[i] * ratio, sy[i] * ratio); }
+      for (let i = 0; i < view.S; i++) if (levels[i] === level) { const c = classes[i]; raster.dot(stamps[c] ??= stamp(c, kind), sx[i] * ratio, sy[i] * ratio); }
     });
   }
   joinAll(alpha) {
