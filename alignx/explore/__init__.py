@@ -14,9 +14,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "comparison_plots": ["cosine_histograms", "gains_by_language", "language_matrices", "price_by_language", "scores_by_language"],
         "layer_explorer": ["LayerExplorer"],
+        "monitor": ["TrainingMonitor"],
         "palette": ["language_colors", "language_markers", "model_colors"],
         "plots": ["language_curves", "language_heatmap", "layer_curves", "perplexity_change", "retrieval_by_language", "to_svg", "training_losses"],
         "profile": ["profile_plot"],
         "projection": ["joint_projection", "nearest_neighbours", "translation_ranks"],
+        "row_inspector": ["RowInspector"],
     },
 )

@@ -71,7 +71,7 @@ def live_html(
     grid = "".join(panel_html(title, lines, progress.total) for title, lines in panels.items() if title != "learning rate")
     return f'<div class="alignx-monitor" style="font:13px/1.45 system-ui,sans-serif;color:var(--jp-ui-font-color1,inherit)"><div style="font-weight:600">{words}</div>{bar}{warnings}<div style="display:grid;gap:14px 22px;grid-template-columns:repeat(auto-fill,minmax(200px,1fr))">{grid}</div></div>'
 
-# %% ../../nbs/explore/08_monitor.ipynb #9905edc2
+# %% ../../nbs/explore/08_monitor.ipynb #6dcb2c30
 class Alarms(logging.Handler):
     "Collects the warnings of a logger as text."
 
@@ -82,6 +82,11 @@ class Alarms(logging.Handler):
     def emit(self, record):
         if (text := record.getMessage()) not in self.texts:
             self.texts.append(text)
+        place = logging.getLogger(record.name)
+        while place and place.handlers in ([], [self]):
+            place = place.parent if place.propagate else None
+        if place is None and logging.lastResort:
+            logging.lastResort.handle(record)
 
 
 class LiveView:
@@ -103,7 +108,7 @@ def in_notebook() -> bool:
     "Whether code runs in a kernel that a notebook talks to."
     return hasattr(get_ipython(), "kernel")
 
-# %% ../../nbs/explore/08_monitor.ipynb #bf116c28
+# %% ../../nbs/explore/08_monitor.ipynb #dc7ff359
 class RunRecord(TrainerCallback):
     "A Trainer's log and progress, as table and as picture."
 
@@ -149,8 +154,9 @@ class RunRecord(TrainerCallback):
 
     def __repr__(self) -> str:
         self._collect()
-        latest = [f"{name} {value:.4g}" for name, value in self._latest().items() if name in PLACES][:6]
-        return "\n".join([f"{type(self).__name__}: {self.progress.words(self._latest())}", *([", ".join(latest)] if latest else []), *self.alarms])
+        latest = self._latest()
+        values = [f"{name} {latest[name]:.4g}" for name in PLACES if name in latest][:7]
+        return "\n".join([f"{type(self).__name__}: {self.progress.words(latest)}", *([", ".join(values)] if values else []), *self.alarms])
 
 # %% ../../nbs/explore/08_monitor.ipynb #d16623af
 logger = logging.getLogger(__name__)

@@ -202,7 +202,7 @@ def panel_html(
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)} by step" style="display:block;width:100%;margin-top:auto;padding-top:4px">{frame}{zero}{curves}{marks}</svg>'
     return f'<div style="min-width:0;display:flex;flex-direction:column"><div style="font-weight:600">{html.escape(title)}</div>{_labels_html(lines)}{svg}</div>'
 
-# %% ../../nbs/explore/08a_training_panels.ipynb #892de4dc
+# %% ../../nbs/explore/08a_training_panels.ipynb #deeeae3b
 def _name_lines(axis, lines: dict[str, Line], most: int = 7):
     "Labels at the right of the axes, joined to the ends of their lines; of many lines, some from the top to the bottom."
     ends, _ = [], axis.get_ylim()
@@ -219,11 +219,11 @@ def _name_lines(axis, lines: dict[str, Line], most: int = 7):
         axis.annotate(label, (x, y), xytext=(1.09, height), textcoords="axes fraction", color="#333333", fontsize=8, va="center", arrowprops=leader)
 
 
-def _draw_panel(axis, title: str, lines: dict[str, Line]):
+def _draw_panel(axis, title: str, lines: dict[str, Line], last: int):
     "Curves of training, diamonds of held-out rows, limits and labels."
     for line in lines.values():
         for split, points in line.points.items():
-            steps, values = zip(*points)
+            steps, values = zip(*((step, value if value > 0 or title not in LOGARITHMIC else math.nan) for step, value in points))
             if split == "eval":
                 axis.plot(steps, values, color=line.color, linewidth=0.8, linestyle=":", marker="D", markersize=4, markerfacecolor="white", zorder=3)
                 continue
@@ -237,12 +237,12 @@ def _draw_panel(axis, title: str, lines: dict[str, Line]):
         low, high = LIMITS[title]
         axis.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
         axis.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-    axis.set_title(title)
+    axis.set(title=title, xlim=(-0.03 * last, 1.03 * last))
     axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     if len(lines) > 1:
         _name_lines(axis, lines)
 
-# %% ../../nbs/explore/08a_training_panels.ipynb #aeec7a4a
+# %% ../../nbs/explore/08a_training_panels.ipynb #8fdb6e5e
 @rc_context(_STYLE)
 def training_picture(
     panels: dict[str, dict[str, Line]],  # from `training_panels`, at least one
@@ -253,8 +253,9 @@ def training_picture(
     columns = min(3, len(panels))
     rows, notes = -(-len(panels) // columns), [line for text in alarms for line in textwrap.wrap("⚠ " + text, 46 * columns)]
     figure, axes = _figure(3.15 * columns, 1.75 * rows + 0.4 + 0.18 * len(notes), nrows=rows, ncols=columns, squeeze=False)
+    last = max(points[-1][0] for lines in panels.values() for line in lines.values() for points in line.points.values())
     for axis, (name, lines) in zip(axes.flat, panels.items()):
-        _draw_panel(axis, name, lines)
+        _draw_panel(axis, name, lines, max(last, 1))
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for axis in axes.T.flat[rows - 1 :: rows]:
