@@ -29,7 +29,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=find_packages(include=["alignx", "alignx.*"]),
-    package_data={"alignx": ["assets/**/*", "explore/*.js", "evaluate/*.html"]},
+    package_data={"alignx": ["assets/**/*", "explore/js/*", "evaluate/*.html"]},
     python_requires=f">={config['min_python']}",
     install_requires=config["requirements"].split(),
     extras_require=extras,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['logger', 'PATIENCE', 'Progress', 'live_html', 'Alarms', 'LiveView', 'in_notebook', 'RunRecord', 'TrainingMonitor']
 
-# %% ../../nbs/explore/08_monitor.ipynb #06d6ad88
+# %% ../../nbs/explore/08_monitor.ipynb #09cd1c5e
 import html
 import logging
 import math
@@ -22,7 +22,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.utils.notebook import NotebookProgressCallback
 
 from ..errors import InputError, UsageError
-from .plots import to_svg
+from .figures import to_svg
 from .training_panels import BLUE, PLACES, RED, Line, Reading, log_readings, panel_html, training_panels, training_picture
 
 # %% ../../nbs/explore/08_monitor.ipynb #f95dcf0f

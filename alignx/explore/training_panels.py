@@ -7,7 +7,7 @@ __all__ = ['INK', 'BLUE', 'RED', 'GREEN', 'GREY', 'PLACES', 'LIMITS', 'LOGARITHM
            'GUTTER', 'MOST_POINTS', 'MOST_LABELS', 'Reading', 'log_readings', 'panel_place', 'Line', 'training_panels',
            'panel_html', 'training_picture']
 
-# %% ../../nbs/explore/08a_training_panels.ipynb #dc513799
+# %% ../../nbs/explore/08a_training_panels.ipynb #1e3c6c6d
 import html
 import math
 import re
@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from numbers import Real
 
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..data.languages import find_language
-from .palette import OKABE_ITO, language_colors
-from .plots import _STYLE, _figure, _spread
+from .figures import house_style, new_figure, readable, spread
+from .palette import OKABE_ITO, ink, language_colors
 
 # %% ../../nbs/explore/08a_training_panels.ipynb #e254bf64
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def panel_html(
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)} by step" style="display:block;width:100%;margin-top:auto;padding-top:4px">{frame}{zero}{curves}{marks}</svg>'
     return f'<div style="min-width:0;display:flex;flex-direction:column"><div style="font-weight:600">{html.escape(title)}</div>{_labels_html(lines)}{svg}</div>'
 
-# %% ../../nbs/explore/08a_training_panels.ipynb #deeeae3b
+# %% ../../nbs/explore/08a_training_panels.ipynb #e1f6dae9
 def _name_lines(axis, lines: dict[str, Line], most: int = 7):
     "Labels at the right of the axes, joined to the ends of their lines; of many lines, some from the top to the bottom."
     ends, _ = [], axis.get_ylim()
@@ -214,9 +213,9 @@ def _name_lines(axis, lines: dict[str, Line], most: int = 7):
     ends.sort()
     if len(ends) > most:
         ends = [ends[round(place * (len(ends) - 1) / (most - 1))] for place in range(most)]
-    for (_, label, x, y, color), height in zip(ends, _spread([end[0] for end in ends], 0.14)):
+    for (_, label, x, y, color), height in zip(ends, spread([end[0] for end in ends], 0.14)):
         leader = dict(arrowstyle="-", color=color, linewidth=1.2, shrinkA=0, shrinkB=0, relpos=(0, 0.5))
-        axis.annotate(label, (x, y), xytext=(1.09, height), textcoords="axes fraction", color="#333333", fontsize=8, va="center", arrowprops=leader)
+        axis.annotate(readable(label, 24), (x, y), xytext=(1.09, height), textcoords="axes fraction", color=ink(color), fontsize=8, va="center", arrowprops=leader)
 
 
 def _draw_panel(axis, title: str, lines: dict[str, Line], last: int):
@@ -237,13 +236,13 @@ def _draw_panel(axis, title: str, lines: dict[str, Line], last: int):
         low, high = LIMITS[title]
         axis.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
         axis.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-    axis.set(title=title, xlim=(-0.03 * last, 1.03 * last))
+    axis.set(title=readable(title), xlim=(-0.03 * last, 1.03 * last))
     axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     if len(lines) > 1:
         _name_lines(axis, lines)
 
-# %% ../../nbs/explore/08a_training_panels.ipynb #8fdb6e5e
-@rc_context(_STYLE)
+# %% ../../nbs/explore/08a_training_panels.ipynb #66e393c0
+@house_style()
 def training_picture(
     panels: dict[str, dict[str, Line]],  # from `training_panels`, at least one
     title: str = "",
@@ -252,7 +251,7 @@ def training_picture(
     "All panels against the step, three to a row."
     columns = min(3, len(panels))
     rows, notes = -(-len(panels) // columns), [line for text in alarms for line in textwrap.wrap("⚠ " + text, 46 * columns)]
-    figure, axes = _figure(3.15 * columns, 1.75 * rows + 0.4 + 0.18 * len(notes), nrows=rows, ncols=columns, squeeze=False)
+    figure, axes = new_figure(3.15 * columns, 1.75 * rows + 0.4 + 0.18 * len(notes), nrows=rows, ncols=columns, squeeze=False)
     last = max(points[-1][0] for lines in panels.values() for line in lines.values() for points in line.points.values())
     for axis, (name, lines) in zip(axes.flat, panels.items()):
         _draw_panel(axis, name, lines, max(last, 1))
