@@ -59,7 +59,7 @@ def piece_bytes(
         return match[1].upper()
     return " ".join(_BYTES[char] for char in piece) if all(char in _BYTES for char in piece) else ""
 
-# %% ../../nbs/explore/09_row_inspector.ipynb #eb124548
+# %% ../../nbs/explore/09_row_inspector.ipynb #ee92bea3
 def row_values(
     row: Mapping,  # one row of `encode_rows`, or of a batch
     tokenizer: PreTrainedTokenizerBase,  # the one that made it
@@ -80,7 +80,7 @@ def row_values(
     lost = [name for name, span in (("source", SOURCE), ("target", TARGET)) if min(pair) >= 0 and span not in spans]
     if cut and mirror is not None and ids[-1] in specials:
         cut = 0  # it has its end, so the other was cut
-    words = f"{cut} tokens cut" + ("" if mirror is None else " from the two mirror rows")
+    words = f"{cut} token{'s' * (cut != 1)} cut" + ("" if mirror is None else " from the two mirror rows")
     remarks = [f"no usable {name} span" for name in lost] + [words] * (cut > 0) + ["mirror row"] * bool(mirror)
     return {
         "number": number, "languages": [codes.get(one) for one in pair] if min(pair) >= 0 else None, "ids": ids, "texts": texts, "pieces": pieces,

@@ -172,7 +172,7 @@ class Rows {
     this.marked?.classList.remove("here");
     this.marked = this.nodes[i];
     this.marked?.classList.add("here");
-    this.here.setAttribute("x", i);
+    this.here.setAttribute("x", i < 0 ? -9 : i);
     if (this.marked) { // within the box of tokens only: the page around must not jump
       const box = this.tokens.getBoundingClientRect(), own = this.marked.getBoundingClientRect();
       if (own.top < box.top) this.tokens.scrollTop -= box.top - own.top + 8; else if (own.bottom > box.bottom) this.tokens.scrollTop += own.bottom - box.bottom + 8;
