@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'PALETTE', 'MARKERS', 'MODEL_COLORS', 'language_colors', 'language_markers', 'model_colors',
-           'contrast_with_white', 'ink']
+           'model_markers', 'contrast_with_white', 'ink']
 
 # %% ../../nbs/explore/05_palette.ipynb #bc35586b
 import zlib
@@ -55,6 +55,13 @@ def model_colors(
     further = [name for name in names if name not in MODEL_COLORS]
     colors = MODEL_COLORS | {name: _FURTHER_COLORS[i % len(_FURTHER_COLORS)] for i, name in enumerate(further)}
     return {name: colors[name] for name in names}
+
+def model_markers(
+    models: Iterable[str],  # names, as in the column `model` of a table; may repeat
+) -> dict[str, str]:  # name -> matplotlib marker, in order of appearance
+    "Each model with its marker, the first a circle, the second a square."
+    names = list(dict.fromkeys(models))
+    return {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(names)}
 
 # %% ../../nbs/explore/05_palette.ipynb #0ffdc66e
 def contrast_with_white(
