@@ -9,10 +9,10 @@ import pytest
 from alignx.data.languages import DEFAULT_LANGUAGES
 from alignx.errors import InputError
 from alignx.explore import comparison_plots, plots, profile_plot
-from alignx.explore.figures import covered, drawable_characters, to_png, to_svg
+from alignx.explore.figures import covered, drawable_characters, readable_names, to_png, to_svg
 
 LONG = ["meta-llama/Llama-3.1-8B-Instruct-multilingual-continued-pretrain", "some-organisation/Llama-3.1-8B-Instruct-aligned-layer-16-seed-0", "some-organisation/Llama-3.1-8B-Instruct-aligned-layer-16-seed-1"]
-HOSTILE = ["_$\\frac{1}{", "<script>\nalert(1)</script> & \"'", "日本語モデル العربية বাংলা ไทย \U000F0000"]
+HOSTILE = ["_$\\frac{1}{", "<script>\nalert(1)</script> & \"'", "日本語モデル العربية বাংলা ไทย 𓀀"]
 MANY = [*DEFAULT_LANGUAGES, "zh-Hant", "pt-BR", "sr-Latn", "hi", "ta", "id", "fa", "uk", "ko", "it", "nl", "pl", "vi"]
 OWN_SCRIPT = ["English", "中文", "Español", "Français", "Deutsch", "Русский", "日本語", "العربية", "বাংলা", "Kiswahili", "ไทย", "Türkçe", "हिन्दी", "தமிழ்", "한국어", "ქართული"]
 CASES = {
@@ -55,7 +55,7 @@ def tables(models=("base", "aligned", "tuned"), languages=DEFAULT_LANGUAGES, lay
     return dict(
         models=models, languages=languages, layers=layers, pivot=pivot, profile=values(profile, "value").assign(low=lambda t: t.value - 0.03, high=lambda t: t.value + 0.03),
         table=values(table, "value").assign(low=lambda t: t.value - 0.05, high=lambda t: t.value + 0.05), perplexity=values(perplexity, "value"), cosines=cosines, gains=change.assign(metric="retrieval_top1"),
-        price=change.assign(metric="perplexity", change=change["difference"]), matrices={m: pd.DataFrame(square * strength[m, pivot], languages, languages) for m in models},
+        price=change.assign(metric="perplexity", change=change["difference"]), matrices={m: pd.DataFrame(square * strength[m, pivot], languages, languages) for m in models[:4]},
         logs=[{"step": s, **{f"{name}loss": 5 / s for name in ("", "lm_", "contrastive_", "language_matching_", "replay_of_english_")}} for s in range(1, 40)] + [{"step": 20, "eval_loss": 2.0}, {"step": 30, "loss": np.nan}],
     )
 
@@ -107,6 +107,13 @@ def test_a_letter_that_no_font_has_never_reaches_the_figure():
     figure = DRAW["layer_curves"](case("hostile names, languages in their own scripts"))
     words = "".join(text.get_text() for axis in figure.axes for text in axis.texts)
     assert "?" in words and all(ord(letter) in drawable_characters() for letter in words)
+
+
+@pytest.mark.parametrize("name", ["gains_by_language", "retrieval_by_language", "perplexity_change", "scores_by_language"])
+def test_a_legend_leaves_no_model_out(name):
+    figure = draw(name, "hostile names, languages in their own scripts")
+    written = [text.get_text().strip() for text in figure.legends[0].get_texts()]
+    assert written == list(readable_names(HOSTILE).values())[name in NEEDS_TWO_MODELS :]
 
 
 @pytest.mark.parametrize("call", [

@@ -29,11 +29,11 @@ def _matrix_panel(
     "One matrix, with numbers in its cells up to 14 languages; its diagonal stays empty."
     labels = matrix.map(lambda value: "" if pd.isna(value) else f"{value:.2f}".replace("0.", ".")) if len(matrix) <= 14 else False
     codes = [readable(language, 10) for language in matrix.index]
-    sns.heatmap(matrix, ax=axis, annot=labels, fmt="", annot_kws={"fontsize": 6}, square=True, cbar_kws={"shrink": 0.6}, xticklabels=codes, yticklabels=codes, rasterized=True, **style)
+    sns.heatmap(matrix, ax=axis, annot=labels, fmt="", annot_kws={"fontsize": 6, "family": "DejaVu Sans"}, square=True, cbar_kws={"shrink": 0.6}, xticklabels=codes, yticklabels=codes, rasterized=True, **style)
     axis.set(title=title, xlabel="answers", ylabel="asks")
     axis.title.set_fontsize(9)
     long = max(map(len, codes)) > 2
-    axis.tick_params(length=0, labelsize=8)
+    axis.tick_params(length=0, labelsize=8 if len(codes) <= 14 else 6.5)
     axis.tick_params(axis="x", rotation=90 if long else 0)
     axis.tick_params(axis="y", rotation=0)
     axis.grid(False)
@@ -61,7 +61,7 @@ def language_matrices(
 ) -> Figure:
     "A heatmap of each model's languages and, for several models, of the difference of the last and the first."
     panels = _same_languages(matrices)
-    side = max(2.4, 0.27 * len(panels[0]))
+    side = max(2.4, min(0.27 * len(panels[0]), 4))
     names = list(readable_names(matrices, int(side * 9)).values())
     count = len(panels) + (len(panels) > 1)
     columns, lines = min(count, 3), -(-count // 3)
@@ -88,18 +88,18 @@ def _changes(
 ):  # figure, its axis
     "Intervals around zero, a colour for each further model."
     names = list(dict.fromkeys([rows["against"].iloc[0], *rows["model"]]))
-    colors, markers, labels = model_colors(names), model_markers(names), readable_names(names)
+    colors, markers, labels, drawn = model_colors(names), model_markers(names), readable_names(names), {}
     figure, axis = new_figure(5.4, 1.2 + 0.3 * len(order))
     for place, name in enumerate(names[1:]):
         own = rows[rows["model"] == name].drop_duplicates("language").set_index("language").reindex(order)
         height = np.arange(len(order)) + (place - (len(names) - 2) / 2) * min(0.2, 0.8 / len(names))
         sure = (own["p_corrected"] < level).to_numpy()
         axis.hlines(height, scale * own["low"], scale * own["high"], color=colors[name], linewidth=1)
-        axis.plot(scale * own[column], height, markers[name], color=colors[name], markersize=5.5, label=labels[name])
+        drawn[labels[name]] = axis.plot(scale * own[column], height, markers[name], color=colors[name], markersize=5.5, label=labels[name])[0]
         axis.plot(scale * own[column][~sure], height[~sure], markers[name], color=colors[name], markersize=3, markerfacecolor="white", markeredgewidth=0)
     axis.axvline(0, color="#333333", linewidth=0.8)
     axis.set_ylim(-0.7, len(order) - 0.3)
-    legend_above(figure, axis)
+    legend_above(figure, drawn)
     return figure, axis
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #165efb18
@@ -196,10 +196,10 @@ def scores_by_language(
     order = languages_in_order(pd.concat([part for _, part in panels]), models[0])
     figure, axes = new_figure(3.6 * len(panels) + 0.4, 1.2 + 0.3 * len(order), ncols=len(panels), sharex=True, sharey=True, squeeze=False)
     for axis, (title, part) in zip(axes[0], panels):
-        language_dots(axis, part, order, models)
+        drawn = language_dots(axis, part, order, models)
         axis.set(title=title, xlabel=readable(metric.replace("_", " ")))
         if chance is not None:
             axis.axvline(chance, color="#333333", linestyle=":", linewidth=1)
             axis.annotate("chance", (chance, 1), xycoords=("data", "axes fraction"), xytext=(3, -9), textcoords="offset points", fontsize=8)
-    legend_above(figure, axes[0][0])
+    legend_above(figure, drawn)
     return figure

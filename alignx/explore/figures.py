@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font, get_font_names
@@ -25,14 +26,14 @@ from PIL import Image
 from .palette import ink, language_colors
 
 # %% ../../nbs/explore/05a_figures.ipynb #94497d1b
-NOTO = ("", "CJK JP", "CJK SC", "Thai", "Bengali", "Devanagari", "Tamil", "Telugu", "Gujarati", "Gurmukhi", "Kannada", "Malayalam", "Oriya",
-        "Sinhala", "Khmer", "Lao", "Myanmar", "Ethiopic", "Arabic", "Hebrew", "Armenian", "Georgian")
+NOTO = ("CJK JP", "Thai", "Bengali", "Devanagari", "Tamil", "Telugu", "Gujarati", "Gurmukhi", "Kannada", "Malayalam", "Oriya", "Sinhala",
+        "Khmer", "Myanmar", "Ethiopic")
 
 
 @lru_cache(1)
 def font_families() -> list[str]:  # names, the first being asked first
     "DejaVu Sans, which comes with matplotlib, and those of the Noto fonts that this machine has."
-    return ["DejaVu Sans", *sorted({f"Noto Sans {script}".strip() for script in NOTO} & set(get_font_names()))]
+    return ["DejaVu Sans", *sorted({f"Noto Sans {script}" for script in NOTO} & set(get_font_names()))]
 
 
 @lru_cache(1)
@@ -46,7 +47,7 @@ def readable(
     limit: int = 34,  # characters
 ) -> str:
     "The name in one line of at most `limit` characters, all of which can be drawn."
-    kept = (c for c in str(text) if unicodedata.category(c) not in ("Cf", "Co", "Cn", "Cs") or c in "\u200c\u200d")
+    kept = (c for c in str(text) if unicodedata.category(c) != "Cf" or c in "\u200c\u200d")
     line = "".join(c if ord(c) in drawable_characters() else "?" for c in " ".join("".join(kept).split())) or "?"
     head = limit * 2 // 5
     return line if len(line) <= limit else line[:head] + "…" + line[head + 1 - limit :]
@@ -153,14 +154,13 @@ def label_ends(
 # %% ../../nbs/explore/05a_figures.ipynb #a78a8462
 def legend_above(
     figure: Figure,
-    axis,  # matplotlib axes that hold what is to be named
+    named: Mapping[str, Artist],  # what to write → one of the lines or dots that it names
     size: float = 9,  # points
 ):
     "A legend over the whole figure, in as many columns as its longest name allows."
-    handles, labels = axis.get_legend_handles_labels()
-    longest = max(map(len, labels), default=1)
-    columns = max(1, min(len(labels), int(figure.get_figwidth() * 72 / ((longest + 4) * 0.62 * size))))
-    figure.legend(handles, labels, loc="outside upper right", ncols=columns, frameon=False, fontsize=size)
+    columns = max(1, min(len(named), int(figure.get_figwidth() * 72 / ((max(map(len, named)) + 4) * 0.62 * size))))
+    labels = [" " + label if label.startswith("_") else label for label in named]  # matplotlib hides what starts with an underscore
+    figure.legend(list(named.values()), labels, loc="outside upper right", ncols=columns, frameon=False, fontsize=size)
 
 
 def thinned(

@@ -14,6 +14,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from ..errors import InputError, UsageError, unknown
@@ -129,12 +130,12 @@ def language_dots(
     rows: pd.DataFrame,  # model, language, value and, if there, low and high
     order: list[str],  # languages from bottom to top
     models: Iterable[str],  # from the first to the last
-):
+) -> dict[str, Line2D]:  # how each model is written → its dots, for legend_above
     "One line per language with a dot per model; the dots of the first and last model are tied together."
     twice = rows[rows.duplicated(["model", "language"])]
     if len(twice):
         raise InputError(f"table: {twice['language'].iloc[0]!r} of {twice['model'].iloc[0]!r} has several values; choose one layer, metric or prompt")
-    colors, markers, labels = model_colors(models), model_markers(models), readable_names(models)
+    colors, markers, labels, drawn = model_colors(models), model_markers(models), readable_names(models), {}
     wide = rows.pivot(index="language", columns="model", values="value").reindex(order)
     names = [model for model in colors if model in wide]
     axis.hlines(range(len(order)), wide[names[0]], wide[names[-1]], color="#CCCCCC", linewidth=2, zorder=1)
@@ -143,10 +144,11 @@ def language_dots(
         height = np.arange(len(order)) + (place - (len(names) - 1) / 2) * min(0.16, 0.7 / len(names))
         if "low" in own:
             axis.hlines(height, own["low"], own["high"], color=colors[model], linewidth=0.9, alpha=0.7)
-        axis.plot(own["value"], height, markers[model], color=colors[model], markersize=5 if len(names) <= 4 else 4, label=labels[model])
+        drawn[labels[model]] = axis.plot(own["value"], height, markers[model], color=colors[model], markersize=5 if len(names) <= 4 else 4, label=labels[model])[0]
     axis.set_yticks(range(len(order)), [readable(language, 14) for language in order])
     axis.set_ylim(-0.7, len(order) - 0.3)
     axis.grid(axis="x", visible=True)
+    return drawn
 
 
 def languages_in_order(
@@ -173,10 +175,10 @@ def retrieval_by_language(
     titles = {"from_pivot": f"{pivot} → x", "to_pivot": f"x → {pivot}"} if len(directions) > 1 else {"from_pivot": f"{pivot} – x"}
     figure, axes = new_figure(3.6 * len(directions), 1.1 + 0.3 * len(order), ncols=len(directions), sharex=True, sharey=True, squeeze=False)
     for axis, direction in zip(axes[0], directions):
-        language_dots(axis, rows[rows["direction"] == direction], order, models)
+        drawn = language_dots(axis, rows[rows["direction"] == direction], order, models)
         axis.set(title=titles[direction], xlabel=f"{readable(metric.replace('_', ' '))}, layer {layer}")
         axis.set_xlim(left=min(0, axis.get_xlim()[0]) if metric == "margin" else 0)
-    legend_above(figure, axes[0][0])
+    legend_above(figure, drawn)
     return figure
 
 # %% ../../nbs/explore/01_plots.ipynb #3e3dc253
@@ -193,12 +195,11 @@ def perplexity_change(
     models = list(dict.fromkeys(table["model"]))
     order = languages_in_order(table, models[0], ascending=False)
     figure, axis = new_figure(5.4, 1.1 + 0.3 * len(order))
-    language_dots(axis, table, order, models)
+    legend_above(figure, language_dots(axis, table, order, models))
     axis.set(xscale="log", xlabel="perplexity (log scale, lower is better; compare within a language)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    legend_above(figure, axis)
     return figure
 
 # %% ../../nbs/explore/01_plots.ipynb #f196f4b6
@@ -210,13 +211,14 @@ def language_heatmap(
     "A metric by language and layer (both directions averaged), one panel per model, all on one scale."
     rows = _select(table, metric)
     values = rows.groupby(["model", "language", "layer"])["value"].mean()
-    names, layers = readable_names(rows["model"], 26), np.sort(rows["layer"].unique())
+    layers = np.sort(rows["layer"].unique())
+    width = max(2, min(0.24 * len(layers), 4))
+    names = readable_names(rows["model"], int(10 * width))
     order = values.groupby("language").max()[languages_in_order(rows, next(iter(names)))[::-1]].index
     low, high = (0, 1) if metric != "margin" else (min(0, values.min()), max(values.max(), 1e-6))
     columns = min(len(names), 3)
     lines = -(-len(names) // columns)
-    width, height = max(2, min(0.24 * len(layers), 4)), 0.6 + 0.2 * len(order)
-    figure, axes = new_figure(1.2 + columns * width, 0.4 + lines * height, nrows=lines, ncols=columns, squeeze=False)
+    figure, axes = new_figure(1.2 + columns * width, 0.4 + lines * (0.6 + 0.2 * len(order)), nrows=lines, ncols=columns, squeeze=False)
     colors = ListedColormap(sns.color_palette("viridis", 10))
     for place, axis in enumerate(axes.flat):
         axis.set_visible(place < len(names))
