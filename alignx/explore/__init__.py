@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "figures": ["covered", "readable", "to_png", "to_svg"],
         "layer_explorer": ["LayerExplorer", "compare"],
         "monitor": ["TrainingMonitor"],
-        "palette": ["language_colors", "language_markers", "model_colors"],
+        "palette": ["language_colors", "language_markers", "model_colors", "model_markers"],
         "plots": ["language_curves", "language_heatmap", "layer_curves", "perplexity_change", "retrieval_by_language", "training_losses"],
         "profile": ["profile_plot"],
         "projection": ["joint_projection", "nearest_neighbours", "translation_ranks"],
