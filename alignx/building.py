@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from .data.card import card_text, data_card
 from .data.cleaning import clean_parallel
@@ -42,10 +43,17 @@ def _measured_rows(recipe, split: str | None, tuples: int | None, skipped: list 
     data = recipe.data
     source = resolve(data.test or data.parallel, demo_corpus())
     rows = load_parallel(source, recipe.languages, split=split, on_error=data.on_error, skipped=skipped)
-    if tuples is not None:
-        kept = set(list(dict.fromkeys(rows["id"]))[:tuples])
-        rows = rows.filter(lambda row: row["id"] in kept)
-    return rows
+    return rows.select(_picked(rows.select_columns(["id", "source_lang", "target_lang"]).to_pandas(), recipe.pivot, tuples))
+
+
+def _picked(pairs: pd.DataFrame, pivot: str, tuples: int | None) -> np.ndarray:
+    "The numbers of the rows with the pivot, of the first tuples; where no two pairs share one, of the first tuples of each pair."
+    pairs = pairs[(pairs["source_lang"] == pivot) | (pairs["target_lang"] == pivot)]
+    if tuples is None:
+        return pairs.index.to_numpy()
+    if pairs["id"].is_unique:
+        return pairs.index[pairs.groupby(["source_lang", "target_lang"]).cumcount() < tuples].to_numpy()
+    return pairs.index[pairs["id"].isin(pairs["id"].unique()[:tuples])].to_numpy()
 
 
 def test_rows(recipe, skipped: list | None = None):

@@ -266,3 +266,17 @@ def test_every_public_name_of_a_room_is_there(room):
 
     module = importlib.import_module(f"alignx.{room}")
     assert module.__all__ and all(getattr(module, name) is not None for name in module.__all__)
+
+
+def test_a_corpus_of_pairs_is_measured_pair_by_pair(tmp_path):
+    from alignx.building import test_rows as measured
+
+    for name in ("de-en", "en-sw", "de-sw"):
+        (tmp_path / name).mkdir()
+        codes = name.split("-")
+        rows = [{"translation": {code: f"{code} {name} {number}" for code in codes}} for number in range(9)]
+        (tmp_path / name / "test.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    for tuples, expected in ((4, 4), (None, 9)):
+        recipe = make_recipe(override({"languages": ["en", "de", "sw"]}, {"data.parallel": str(tmp_path), "evaluate.tuples": str(tuples or "null")}))
+        rows = measured(recipe)
+        assert sorted(zip(rows["source_lang"], rows["target_lang"])) == [("en", "de")] * expected + [("en", "sw")] * expected

@@ -34,6 +34,12 @@ def is_skipped(cell, wanted: set) -> bool:
     return found.get("eval") == "false" or any(flag in found for flag in FLAGS if flag not in wanted)
 
 
+def is_bar(output) -> bool:
+    "Whether an output is the widget of a progress bar, which is dead without its kernel."
+    data = output.get("data", {})
+    return "application/vnd.jupyter.widget-view+json" in data and bool(re.search(r"\d+%\||\d+it \[", data.get("text/plain", "")))
+
+
 def run(path: Path, wanted: set, timeout: int) -> float:
     "Execute the notebook at `path` in its own folder, write the outputs into it; returns seconds."
     start = time.time()
@@ -44,6 +50,9 @@ def run(path: Path, wanted: set, timeout: int) -> float:
             if cell.cell_type == "code" and not is_skipped(cell, wanted):
                 client.execute_cell(cell, index)
     notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_bar(output)]
     partial = path.with_suffix(".ipynb.partial")
     nbformat.write(notebook, partial)
     os.replace(partial, path)

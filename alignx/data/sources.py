@@ -18,6 +18,7 @@ from pathlib import Path
 import datasets
 import yaml
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
+from huggingface_hub import HfApi, snapshot_download
 
 from .broken import Problems
 from .formats import READERS, read_aligned, reader_by_content, reader_by_name
@@ -125,11 +126,41 @@ def _saved(folder: Path, label: str = "") -> list[Part]:
         return _dataset_parts(load_from_disk(str(folder)), str(folder), label)
     return []
 
+# %% ../../nbs/data/02f_sources.ipynb #d5d1a65f
+def _with_split(name: str, configs: list[str], split: str | None) -> list[str]:
+    "Those of several configurations that have a split; all of them where none has, or nobody knows."
+    if not split or len(configs) == 1:
+        return configs
+    wanted = re.split(r"[\[+]", split)[0]
+    try:
+        having = [config for config in configs if wanted in datasets.get_dataset_split_names(name, config)]
+    except (OSError, ValueError, datasets.exceptions.DatasetsError):
+        having = []
+    return having or configs
+
+# %% ../../nbs/data/02f_sources.ipynb #9d6f0d44
+def _script_files(name: str, config: str, languages: tuple | None) -> Source:
+    "A dataset that was published with a script: its files that are named after wanted languages."
+    folder, wanted = Path(name), named_languages(config) or languages
+    if not folder.is_dir():
+        try:
+            named = {file: named_languages(Path(file).name) for file in HfApi().list_repo_files(name, repo_type="dataset") if reader_by_name(Path(file))}
+            chosen = [file for file, codes in named.items() if codes and _wanted(codes, wanted)]
+            if not chosen:
+                raise UsageError(f"{name}: has a script, which is not run, and no file that is named after {', '.join(wanted or ('a language',))}; fetch it and give its folder")
+            folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=chosen))
+        except OSError as error:
+            raise UsageError(f"{name}: its files are not to be had from the Hub ({_reason(error)}); check it") from error
+    offered = set()
+    return Source(name, list(_folder(folder, folder, wanted, offered)), frozenset(offered))
+
 # %% ../../nbs/data/02f_sources.ipynb #a7c8f29a
 def _hub(name: str, config: str, languages: tuple | None, split: str | None, streaming: bool) -> Source:
     "The configurations of a dataset, on the Hub or in a folder with a dataset card, that join wanted languages."
     try:
         configs = datasets.get_dataset_config_names(name)
+    except RuntimeError:  # a script
+        return _script_files(name, config, languages)
     except (OSError, ValueError, datasets.exceptions.DatasetsError, yaml.YAMLError) as error:
         hint = "its card README.md cannot be used" if Path(name).is_dir() else "no file or folder here, and not to be had from the Hub"
         raise UsageError(f"{name}: {hint} ({_reason(error)}); check it") from error
@@ -140,10 +171,10 @@ def _hub(name: str, config: str, languages: tuple | None, split: str | None, str
         choices = [f"{name}:{candidate}" for candidate in configs]
         raise unknown("configuration", f"{name}:{config or '?'}", choices, where="languages given: " + ", ".join(languages or ("none",)))
     parts = []
-    for key in wanted:
+    for key in _with_split(name, wanted, split):
         place = f"{name}:{key}" if len(configs) > 1 else name
         try:
-            data = load_dataset(name, key, split=split, streaming=streaming or Path(name).is_dir())
+            data = load_dataset(name, key, split=split, streaming=streaming or Path(name).is_dir() and "[" not in (split or ""))
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise UsageError(f"{place}{f', split {split!r}' if split else ''}: cannot be loaded ({_reason(error)}); check the name and the split") from error
         parts += _dataset_parts(data, place, key, split, named[key])
