@@ -6,7 +6,8 @@ from matplotlib.colors import to_hex
 
 from alignx.errors import InputError
 from alignx.explore import comparison_plots as pictures
-from alignx.explore.plots import layer_curves, to_svg
+from alignx.explore.figures import to_svg
+from alignx.explore.plots import layer_curves
 from test_plots import table as alignment_table
 
 LANGUAGES = ["en", "de", "sw"]
@@ -54,7 +55,7 @@ def test_figures_are_reproducible_and_small(name):
 
 def test_matrices_share_a_scale_and_the_difference_is_last_minus_first():
     axes = [axis for axis in DRAW["matrices"]().axes if axis.get_title(loc="left")]
-    assert [axis.get_title(loc="left") for axis in axes] == ["base: retrieval top-1", "tuned: retrieval top-1", "tuned − base"]
+    assert [axis.get_title(loc="left") for axis in axes] == ["base\nretrieval top-1", "tuned\nretrieval top-1", "tuned\n− base"]
     ranges = [axis.collections[0].get_clim() for axis in axes]
     assert ranges[0] == ranges[1] == (0, 0.5) and ranges[2] == pytest.approx((-0.3, 0.3))
     assert np.nanmean(np.ma.filled(axes[2].collections[0].get_array().astype(float), np.nan)) == pytest.approx(0.3)
@@ -63,7 +64,7 @@ def test_matrices_share_a_scale_and_the_difference_is_last_minus_first():
 def test_gains_are_sorted_by_the_baseline_and_hollow_where_they_may_be_chance():
     axis = DRAW["gains"]().axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["all  0.30", "sw  0.10", "de  0.50"]
-    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    dots = [line for line in axis.lines if line.get_linestyle() == "None"]
     assert [to_hex(line.get_markerfacecolor()) for line in dots[1::2]] == ["#ffffff"] * 2
     assert dots[0].get_xdata().tolist() == pytest.approx([0.05, -0.1, 0.1]) and dots[1].get_xdata().tolist() == pytest.approx([0.05, -0.1])
 
@@ -85,7 +86,7 @@ def test_scores_have_a_panel_for_each_direction_or_one():
 def test_a_gap_has_no_dot():
     gap = scores().assign(value=lambda t: t.value.where(t.target_lang != "sw"))
     axis = pictures.scores_by_language(gap, "chrf++", "en").axes[0]
-    drawn = [line.get_xdata() for line in axis.lines if line.get_marker() == "o"]
+    drawn = [line.get_xdata() for line in axis.lines if line.get_linestyle() == "None"]
     assert len(drawn) == 2 and all(np.isnan(values).sum() == 1 for values in drawn)
 
 

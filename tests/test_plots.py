@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from alignx.data.languages import DEFAULT_LANGUAGES
 from alignx.errors import InputError, UsageError
 from alignx.explore import plots
+from alignx.explore.figures import spread
 from alignx.explore.palette import PALETTE, language_colors, language_markers, model_colors
 
 
@@ -68,7 +69,7 @@ def test_the_caller_s_matplotlib_style_is_left_alone():
 
 def test_curves_hold_the_means_and_mark_the_layer():
     axis = plots.layer_curves(table(), layer=2).axes[0]
-    lines = {to_hex(line.get_color()): line for line in axis.lines if line.get_marker() == "o"}
+    lines = {to_hex(line.get_color()): line for line in axis.lines if line.get_linestyle() == "-"}
     rows = table().query("metric == 'retrieval_top1'")
     for model, color in model_colors(["base", "aligned", "tuned"]).items():
         np.testing.assert_allclose(lines[color.lower()].get_ydata(), rows[rows["model"] == model].groupby("layer")["value"].mean())
@@ -109,10 +110,10 @@ def test_losses_have_a_panel_each_and_their_evaluations():
 
 def test_labels_never_overlap_and_stay_inside():
     for heights in ([0.5] * 8, [0, 0, 0, 1, 1], [0.1, 0.4, 0.9], [0.99, 1.0]):
-        spread = plots._spread(heights, 0.06)
-        assert (np.diff(spread) >= 0.06 - 1e-9).all() and spread.min() >= 0 and spread.max() <= 1 + 1e-9
-    np.testing.assert_allclose(plots._spread([0.1, 0.4, 0.9], 0.06), [0.1, 0.4, 0.9])
-    np.testing.assert_allclose(plots._spread([0.5, 0.5], 0.1), [0.45, 0.55])
+        apart = spread(heights, 0.06)
+        assert (np.diff(apart) >= 0.06 - 1e-9).all() and apart.min() >= 0 and apart.max() <= 1 + 1e-9
+    np.testing.assert_allclose(spread([0.1, 0.4, 0.9], 0.06), [0.1, 0.4, 0.9])
+    np.testing.assert_allclose(spread([0.5, 0.5], 0.1), [0.45, 0.55])
 
 
 def test_colours_are_fixed_distinct_and_independent_of_company():

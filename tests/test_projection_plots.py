@@ -60,7 +60,7 @@ def test_nan_shares_gaps_and_hostile_names():
     plane[0, 1, :4] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = projection_panels(plane, np.full_like(shares, np.nan), languages, ids, models=["$\\frac{", "_<b>\n中文\U000F0000"], joined=[0, 1])
+        figure = projection_panels(plane, np.full_like(shares, np.nan), languages, ids, models=["$\\frac{", "_<b>\n中文𓀀"], joined=[0, 1])
         to_svg(figure)
     assert not any("variance" in axis.get_xlabel() for axis in figure.axes)
 

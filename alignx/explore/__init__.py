@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison_plots": ["cosine_histograms", "gains_by_language", "language_matrices", "price_by_language", "scores_by_language"],
         "figures": ["covered", "readable", "to_png", "to_svg"],
         "layer_explorer": ["LayerExplorer", "compare"],
-        "palette": ["language_colors", "language_markers", "model_colors"],
+        "palette": ["language_colors", "language_markers", "model_colors", "model_markers"],
         "plots": ["language_curves", "language_heatmap", "layer_curves", "perplexity_change", "retrieval_by_language", "training_losses"],
         "profile": ["profile_plot"],
         "projection": ["joint_projection", "nearest_neighbours", "translation_ranks"],

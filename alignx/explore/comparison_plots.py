@@ -11,53 +11,71 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from ..errors import InputError, UsageError, unknown
-from .palette import model_colors
-from .plots import _STYLE, _dots, _figure
+from .figures import house_style, legend_above, new_figure, readable, readable_names
+from .palette import ink, model_colors, model_markers
+from .plots import language_dots, languages_in_order
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #9aa33706
 def _matrix_panel(
     axis,  # matplotlib axes
     matrix: pd.DataFrame,  # [languages, languages]
     title: str,
-    number: bool,  # write the values into the cells
     **style,  # for seaborn.heatmap
 ):
-    "One matrix; its diagonal stays empty."
-    labels = matrix.map(lambda value: "" if pd.isna(value) else f"{value:.2f}".replace("0.", ".")) if number else False
-    sns.heatmap(matrix, ax=axis, annot=labels, fmt="", annot_kws={"fontsize": 6}, square=True, cbar_kws={"shrink": 0.6}, rasterized=True, **style)
+    "One matrix, with numbers in its cells up to 14 languages; its diagonal stays empty."
+    labels = matrix.map(lambda value: "" if pd.isna(value) else f"{value:.2f}".replace("0.", ".")) if len(matrix) <= 14 else False
+    codes = [readable(language, 10) for language in matrix.index]
+    sns.heatmap(matrix, ax=axis, annot=labels, fmt="", annot_kws={"fontsize": 6, "family": "DejaVu Sans"}, square=True, cbar_kws={"shrink": 0.6}, xticklabels=codes, yticklabels=codes, rasterized=True, **style)
     axis.set(title=title, xlabel="answers", ylabel="asks")
-    axis.tick_params(length=0, rotation=0)
+    axis.title.set_fontsize(9)
+    long = max(map(len, codes)) > 2
+    axis.tick_params(length=0, labelsize=8 if len(codes) <= 14 else 6.5)
+    axis.tick_params(axis="x", rotation=90 if long else 0)
+    axis.tick_params(axis="y", rotation=0)
     axis.grid(False)
 
 
-@rc_context(_STYLE)
+def _same_languages(
+    matrices: Mapping[str, pd.DataFrame],  # model → [languages, languages]
+) -> list[pd.DataFrame]:  # in one order
+    "The matrices in the order of the first; `InputError` where there is none, or languages or numbers are missing."
+    if not matrices:
+        raise UsageError("language_matrices: no model; give {name: matrix}")
+    first, order = next(iter(matrices)), list(next(iter(matrices.values())).index)
+    for name, matrix in matrices.items():
+        if set(matrix.index) != set(order) or set(matrix.columns) != set(order):
+            raise InputError(f"language_matrices: {name!r} has the languages {', '.join(matrix.index)}, {first!r} has {', '.join(order)}; measure both on the same")
+        if matrix.isna().all(axis=None):
+            raise InputError(f"language_matrices: {name!r} has no number; measure at least two languages")
+    return [matrix.reindex(index=order, columns=order) for matrix in matrices.values()]
+
+# %% ../../nbs/explore/07_comparison_plots.ipynb #26516d85
+@house_style()
 def language_matrices(
     matrices: Mapping[str, pd.DataFrame],  # model → [languages, languages], see alignx.evaluate.as_matrix
     metric: str = "retrieval top-1",  # what the values are, for the title
 ) -> Figure:
     "A heatmap of each model's languages and, for several models, of the difference of the last and the first."
-    if not matrices:
-        raise UsageError("language_matrices: no model; give {name: matrix}")
-    names = list(matrices)
-    order = list(matrices[names[0]].index)
-    for name, matrix in matrices.items():
-        if set(matrix.index) != set(order) or set(matrix.columns) != set(order):
-            raise InputError(f"language_matrices: {name!r} has the languages {', '.join(matrix.index)}, {names[0]!r} has {', '.join(order)}; measure both on the same")
-    panels = [(name, matrices[name].reindex(index=order, columns=order)) for name in names]
-    count, side = len(panels) + (len(panels) > 1), max(2.2, 0.27 * len(order))
-    figure, axes = _figure((side + 0.9) * count, side + 0.5, ncols=count, squeeze=False)
-    top = max(np.nanmax(panel.to_numpy(), initial=1e-6) for _, panel in panels)
-    for axis, (name, panel) in zip(axes[0], panels):
-        _matrix_panel(axis, panel, f"{name}: {metric}", len(order) <= 14, vmin=0, vmax=top, cmap=ListedColormap(sns.color_palette("viridis", 10)))
+    panels = _same_languages(matrices)
+    side = max(2.4, min(0.27 * len(panels[0]), 4))
+    names = list(readable_names(matrices, int(side * 9)).values())
+    count = len(panels) + (len(panels) > 1)
+    columns, lines = min(count, 3), -(-count // 3)
+    figure, axes = new_figure((side + 0.9) * columns, (side + 0.6) * lines, ncols=columns, nrows=lines, squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    top = max(np.nanmax(panel.to_numpy()) for panel in panels)
+    viridis, purple_orange = ListedColormap(sns.color_palette("viridis", 10)), ListedColormap(sns.color_palette("PuOr_r", 11))
+    for axis, name, panel in zip(axes.flat, names, panels):
+        _matrix_panel(axis, panel, f"{name}\n{readable(metric)}", vmin=min(0, np.nanmin(panel.to_numpy())), vmax=max(top, 1e-6), cmap=viridis)
     if len(panels) > 1:
-        change = panels[-1][1] - panels[0][1]
+        change = panels[-1] - panels[0]
         limit = max(np.nanmax(np.abs(change.to_numpy()), initial=0.0), 1e-3)
-        _matrix_panel(axes[0][-1], change, f"{names[-1]} − {names[0]}", len(order) <= 14, vmin=-limit, vmax=limit, cmap=ListedColormap(sns.color_palette("PuOr_r", 11)))
+        _matrix_panel(axes.flat[len(panels)], change, f"{names[-1]}\n− {names[0]}", vmin=-limit, vmax=limit, cmap=purple_orange)
     return figure
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #83c464b5
@@ -70,60 +88,70 @@ def _changes(
 ):  # figure, its axis
     "Intervals around zero, a colour for each further model."
     names = list(dict.fromkeys([rows["against"].iloc[0], *rows["model"]]))
-    colors = model_colors(names)
-    figure, axis = _figure(5.4, 1.2 + 0.3 * len(order))
+    colors, markers, labels, drawn = model_colors(names), model_markers(names), readable_names(names), {}
+    figure, axis = new_figure(5.4, 1.2 + 0.3 * len(order))
     for place, name in enumerate(names[1:]):
-        own = rows[rows["model"] == name].set_index("language").reindex(order)
-        height = np.arange(len(order)) + (place - (len(names) - 2) / 2) * 0.2
+        own = rows[rows["model"] == name].drop_duplicates("language").set_index("language").reindex(order)
+        height = np.arange(len(order)) + (place - (len(names) - 2) / 2) * min(0.2, 0.8 / len(names))
         sure = (own["p_corrected"] < level).to_numpy()
         axis.hlines(height, scale * own["low"], scale * own["high"], color=colors[name], linewidth=1)
-        axis.plot(scale * own[column], height, "o", color=colors[name], markersize=5, label=name)
-        axis.plot(scale * own[column][~sure], height[~sure], "o", color=colors[name], markersize=3, markerfacecolor="white")
+        drawn[labels[name]] = axis.plot(scale * own[column], height, markers[name], color=colors[name], markersize=5.5, label=labels[name])[0]
+        axis.plot(scale * own[column][~sure], height[~sure], markers[name], color=colors[name], markersize=3, markerfacecolor="white", markeredgewidth=0)
     axis.axvline(0, color="#333333", linewidth=0.8)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper right", ncols=len(names) - 1, frameon=False)
+    axis.set_ylim(-0.7, len(order) - 0.3)
+    legend_above(figure, drawn)
     return figure, axis
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #165efb18
-@rc_context(_STYLE)
+@house_style()
 def gains_by_language(
     gains: pd.DataFrame,  # from alignx.evaluate.compare_models
     metric: str = "retrieval_top1",  # which metric
     level: float = 0.05,  # a dot is filled where p_corrected is below it
 ) -> Figure:
     "Difference from the first model in each language with its interval; filled where it is more than chance."
-    if gains.empty or metric not in set(gains["metric"]):
+    if gains.empty:
+        raise InputError("table of gains: it has no rows; compare at least two models")
+    if metric not in set(gains["metric"]):
         raise unknown("metric", metric, sorted(set(gains["metric"])), "table of gains")
     rows = gains[gains["metric"] == metric]
     before = rows.drop_duplicates("language").set_index("language")["before"]
     order = [*(["all"] if "all" in before else []), *before.drop("all", errors="ignore").sort_values().index]
     figure, axis = _changes(rows, "difference", order, level)
-    axis.set_yticks(range(len(order)), [f"{language}  {before[language]:.2f}" for language in order])
-    axis.set(xlabel=f"change of {metric.replace('_', ' ')} against {rows['against'].iloc[0]} (its score beside the code)")
+    axis.set_yticks(range(len(order)), [f"{readable(language, 14)}  {before[language]:.2f}" for language in order])
+    axis.set(xlabel=f"change of {readable(metric.replace('_', ' '))} against {readable(rows['against'].iloc[0])}\n(its score beside the code; hollow: may be chance)")
     return figure
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #aac3d5b7
-@rc_context(_STYLE)
+@house_style()
 def cosine_histograms(
     cosines: pd.DataFrame,  # model, kind, left, count: from alignx.evaluate.measure_language_pairs
 ) -> Figure:
     "Distribution of the cosines of translations and of other sentences, over all pairs of languages; one panel a model."
-    models = list(model_colors(cosines["model"]))
-    figure, axes = _figure(2.7 * len(models) + 0.5, 2.4, ncols=len(models), sharex=True, squeeze=False)
+    if cosines.empty or not cosines["count"].sum() > 0:
+        raise InputError("table of cosines: nothing was counted; measure at least two languages")
+    names = readable_names(cosines["model"], 26)
+    columns, lines = min(len(names), 3), -(-len(names) // 3)
+    figure, axes = new_figure(2.7 * columns + 0.5, 2.4 * lines, ncols=columns, nrows=lines, sharex=True, squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
     seen = cosines.groupby("left")["count"].sum()
-    for axis, model in zip(axes[0], models):
+    for axis, model in zip(axes.flat, names):
         for kind, color, label in (("other", "#767676", "unrelated"), ("translation", "#0072B2", "translations")):
             counts = cosines[(cosines["model"] == model) & (cosines["kind"] == kind)].groupby("left")["count"].sum()
-            share, width = counts / max(counts.sum(), 1), counts.index[1] - counts.index[0]
-            axis.stairs(share, [*counts.index, counts.index[-1] + width], fill=True, alpha=0.45, color=color)
+            share, width = counts / max(counts.sum(), 1), float(np.diff(seen.index).min(initial=2.0))
+            edges = [*counts.index, counts.index[-1] + width]
+            axis.stairs(share, edges, fill=True, alpha=0.4, color=color)
+            axis.stairs(share, edges, color=color, linestyle="-" if kind == "translation" else "--", linewidth=0.9)
             mean = float((share * (counts.index + width / 2)).sum())
-            axis.axvline(mean, color=color, linewidth=1)
-            axis.annotate(f"{label}: mean {mean:.2f}", (0.03, 0.95 if kind == "translation" else 0.86), xycoords="axes fraction", va="top", color=color, fontsize=7)
-        axis.set(title=model, xlabel="cosine")
+            axis.axvline(mean, ymax=0.76, color=color, linestyle="-" if kind == "translation" else "--", linewidth=1)
+            axis.annotate(f"{label}: mean {mean:.2f}", (0.03, 0.98 if kind == "translation" else 0.89), xycoords="axes fraction", va="top", color=ink(color), fontsize=7.5)
+        axis.set(title=names[model], xlabel="cosine", ylim=(0, axis.get_ylim()[1] * 1.25))
     axes[0][0].set(ylabel="share", xlim=(min(seen[seen > 0].index.min(), 0.0) - 0.05, 1))
     return figure
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #bfe352d9
-@rc_context(_STYLE)
+@house_style()
 def price_by_language(
     changes: pd.DataFrame,  # model, against and the columns of alignx.evaluate.compare_losses
     pivot: str | None = None,  # drawn at the bottom, apart
@@ -139,12 +167,12 @@ def price_by_language(
     order = [*([pivot] if pivot in before else []), *before[before.index != pivot].sort_values(ascending=False).index]
     scale, unit = (100, "% change of perplexity") if metric == "perplexity" else (1, "change of bits per byte")
     figure, axis = _changes(rows, "change", order, level, scale)
-    axis.set_yticks(range(len(order)), order)
-    axis.set(xlabel=f"{unit} against {rows['against'].iloc[0]} (right of zero: worse)")
+    axis.set_yticks(range(len(order)), [readable(language, 14) for language in order])
+    axis.set(xlabel=f"{unit} against {readable(rows['against'].iloc[0])}\n(right of zero: worse; hollow: may be chance)")
     return figure
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #a47f9c28
-@rc_context(_STYLE)
+@house_style()
 def scores_by_language(
     table: pd.DataFrame,  # model, source_lang, target_lang, metric, value, low, high
     metric: str,  # one of its metrics
@@ -152,23 +180,26 @@ def scores_by_language(
     chance: float | None = None,  # what guessing gives
 ) -> Figure:
     "A metric by language and model with intervals, sorted by the first model; what was not measured has no dot."
+    if table.empty:
+        raise InputError("table of scores: it has no rows; measure at least one language")
     rows = table[table["metric"] == metric]
     if rows.empty:
         raise unknown("metric", metric, sorted(set(table["metric"])), "table of scores")
+    if rows["value"].isna().all():
+        raise InputError(f"table of scores: no value of {metric!r} is a number; measure again, or choose another metric")
     same = rows["source_lang"] == rows["target_lang"]
     outward = rows["source_lang"] == pivot
-    panels = [(f"{pivot} → x", rows[outward & ~same], "target_lang"), (f"x → {pivot}", rows[~outward & ~same], "source_lang"), ("", rows[same], "source_lang")]
+    name = readable(pivot, 14)
+    panels = [(f"{name} → x", rows[outward & ~same], "target_lang"), (f"x → {name}", rows[~outward & ~same], "source_lang"), ("", rows[same], "source_lang")]
     panels = [(title, part.assign(language=part[column])) for title, part, column in panels if len(part)]
-    colors = model_colors(rows["model"])
-    whole = pd.concat([part for _, part in panels])
-    order = whole[whole["model"] == next(iter(colors))].groupby("language")["value"].mean().sort_values().index.tolist()
-    order = [language for language in dict.fromkeys(whole["language"]) if language not in order] + order
-    figure, axes = _figure(3.6 * len(panels) + 0.4, 1.2 + 0.3 * len(order), ncols=len(panels), sharex=True, sharey=True, squeeze=False)
+    models = list(dict.fromkeys(rows["model"]))
+    order = languages_in_order(pd.concat([part for _, part in panels]), models[0])
+    figure, axes = new_figure(3.6 * len(panels) + 0.4, 1.2 + 0.3 * len(order), ncols=len(panels), sharex=True, sharey=True, squeeze=False)
     for axis, (title, part) in zip(axes[0], panels):
-        _dots(axis, part, order, colors)
-        axis.set(title=title, xlabel=metric.replace("_", " "))
+        drawn = language_dots(axis, part, order, models)
+        axis.set(title=title, xlabel=readable(metric.replace("_", " ")))
         if chance is not None:
             axis.axvline(chance, color="#333333", linestyle=":", linewidth=1)
             axis.annotate("chance", (chance, 1), xycoords=("data", "axes fraction"), xytext=(3, -9), textcoords="offset points", fontsize=8)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=len(colors), frameon=False)
+    legend_above(figure, drawn)
     return figure

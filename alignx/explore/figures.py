@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOTO', 'STYLE', 'font_families', 'drawable_characters', 'readable', 'readable_names', 'house_style', 'new_figure',
-           'to_svg', 'to_png', 'spread', 'label_ends', 'settle', 'label_points', 'covered']
+           'to_svg', 'to_png', 'spread', 'label_ends', 'legend_above', 'thinned', 'settle', 'label_points', 'covered']
 
 # %% ../../nbs/explore/05a_figures.ipynb #604d885d
 import io
@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font, get_font_names
@@ -25,14 +26,14 @@ from PIL import Image
 from .palette import ink, language_colors
 
 # %% ../../nbs/explore/05a_figures.ipynb #94497d1b
-NOTO = ("", "CJK JP", "CJK SC", "Thai", "Bengali", "Devanagari", "Tamil", "Telugu", "Gujarati", "Gurmukhi", "Kannada", "Malayalam", "Oriya",
-        "Sinhala", "Khmer", "Lao", "Myanmar", "Ethiopic", "Arabic", "Hebrew", "Armenian", "Georgian")
+NOTO = ("CJK JP", "Thai", "Bengali", "Devanagari", "Tamil", "Telugu", "Gujarati", "Gurmukhi", "Kannada", "Malayalam", "Oriya", "Sinhala",
+        "Khmer", "Myanmar", "Ethiopic")
 
 
 @lru_cache(1)
 def font_families() -> list[str]:  # names, the first being asked first
     "DejaVu Sans, which comes with matplotlib, and those of the Noto fonts that this machine has."
-    return ["DejaVu Sans", *sorted({f"Noto Sans {script}".strip() for script in NOTO} & set(get_font_names()))]
+    return ["DejaVu Sans", *sorted({f"Noto Sans {script}" for script in NOTO} & set(get_font_names()))]
 
 
 @lru_cache(1)
@@ -46,7 +47,7 @@ def readable(
     limit: int = 34,  # characters
 ) -> str:
     "The name in one line of at most `limit` characters, all of which can be drawn."
-    kept = (c for c in str(text) if unicodedata.category(c) not in ("Cf", "Co", "Cn", "Cs") or c in "\u200c\u200d")
+    kept = (c for c in str(text) if unicodedata.category(c) != "Cf" or c in "\u200c\u200d")
     line = "".join(c if ord(c) in drawable_characters() else "?" for c in " ".join("".join(kept).split())) or "?"
     head = limit * 2 // 5
     return line if len(line) <= limit else line[:head] + "…" + line[head + 1 - limit :]
@@ -150,6 +151,26 @@ def label_ends(
         leader = dict(arrowstyle="-", color=color, linewidth=0.6, shrinkA=0, shrinkB=3, relpos=(0, 0.5))
         axis.annotate(label, (x, y), xytext=(1.04, height), textcoords="axes fraction", color=ink(color), fontsize=size, va="center", arrowprops=leader)
 
+# %% ../../nbs/explore/05a_figures.ipynb #a78a8462
+def legend_above(
+    figure: Figure,
+    named: Mapping[str, Artist],  # what to write → one of the lines or dots that it names
+    size: float = 9,  # points
+):
+    "A legend over the whole figure, in as many columns as its longest name allows."
+    columns = max(1, min(len(named), int(figure.get_figwidth() * 72 / ((max(map(len, named)) + 4) * 0.62 * size))))
+    labels = [" " + label if label.startswith("_") else label for label in named]  # matplotlib hides what starts with an underscore
+    figure.legend(list(named.values()), labels, loc="outside upper right", ncols=columns, frameon=False, fontsize=size)
+
+
+def thinned(
+    layers: Iterable[int],  # may repeat
+    most: int = 16,  # numbers that there is room for
+) -> np.ndarray:  # ascending, at even steps
+    "The layers to write on an axis: all, or every second, third, ... of them."
+    layers = np.unique(np.asarray(list(layers), int))
+    return layers[:: int(np.ceil(len(layers) / most))]
+
 # %% ../../nbs/explore/05a_figures.ipynb #e8dde0aa
 def _free_place(
     box: tuple[float, float, float, float],  # left, bottom, right, top of the label at its point, pixels
@@ -203,13 +224,24 @@ def label_points(
     return left_out
 
 # %% ../../nbs/explore/05a_figures.ipynb #b1b807fa
+def _words(
+    figure: Figure,  # drawn once
+) -> list[Text]:
+    "Every piece of text that shows: not of hidden axes, and not of ticks beyond an axis's limits."
+    sides = [side for axis in figure.axes for side in (axis.xaxis, axis.yaxis)]
+    beyond = {id(label) for side in sides for tick in (*side.get_major_ticks(), *side.get_minor_ticks()) for label in (tick.label1, tick.label2)
+              if not min(side.get_view_interval()) - 1e-9 <= tick.get_loc() <= max(side.get_view_interval()) + 1e-9}
+    hidden = {id(text) for axis in figure.axes if not axis.get_visible() for text in axis.findobj(Text)}
+    found = (text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip())
+    return [text for text in found if id(text) not in beyond | hidden]
+
+
 def covered(
     figure: Figure,
 ) -> list[tuple[str, str]]:  # pairs of texts that touch, and (text, "edge") for what leaves the figure
     "What a reader could not read: words under words, and words cut off at the edge."
     figure.draw_without_rendering()
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    drawn = [(text.get_text(), Text.get_window_extent(text, figure.canvas.get_renderer()).padded(-0.5)) for text in texts]
+    renderer, edge = figure.canvas.get_renderer(), figure.bbox.padded(1)
+    drawn = [(text.get_text(), Text.get_window_extent(text, renderer).padded(-0.5)) for text in _words(figure)]
     pairs = [(a, b) for place, (a, box) in enumerate(drawn) for b, other in drawn[:place] if box.overlaps(other)]
-    edge = figure.bbox.padded(1)
     return pairs + [(a, "edge") for a, box in drawn if not all(edge.contains(*corner) for corner in box.corners())]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'PALETTE', 'MARKERS', 'MODEL_COLORS', 'language_colors', 'language_markers', 'model_colors',
-           'contrast_with_white', 'ink']
+           'model_markers', 'contrast_with_white', 'ink']
 
 # %% ../../nbs/explore/05_palette.ipynb #bc35586b
 import zlib
@@ -44,17 +44,24 @@ def language_markers(
 
 # %% ../../nbs/explore/05_palette.ipynb #cc0ebf96
 MODEL_COLORS = {"base": "#767676", "aligned": "#0072B2", "tuned": "#D55E00"}
-_FURTHER_COLORS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_FURTHER_COLORS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#662200", "#9966FF", "#BB1100")
 
 
 def model_colors(
     models: Iterable[str],  # names, as in the column `model` of a table; may repeat
 ) -> dict[str, str]:  # name -> hexadecimal colour, in order of appearance
-    "Each model with its colour; a name without one of its own takes the next of five further ones."
+    "Each model with its colour; a name without one of its own takes the next of eight further ones."
     names = list(dict.fromkeys(models))
     further = [name for name in names if name not in MODEL_COLORS]
     colors = MODEL_COLORS | {name: _FURTHER_COLORS[i % len(_FURTHER_COLORS)] for i, name in enumerate(further)}
     return {name: colors[name] for name in names}
+
+def model_markers(
+    models: Iterable[str],  # names, as in the column `model` of a table; may repeat
+) -> dict[str, str]:  # name -> matplotlib marker, in order of appearance
+    "Each model with its marker, the first a circle, the second a square."
+    names = list(dict.fromkeys(models))
+    return {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(names)}
 
 # %% ../../nbs/explore/05_palette.ipynb #0ffdc66e
 def contrast_with_white(

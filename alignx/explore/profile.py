@@ -6,13 +6,12 @@
 __all__ = ['PANELS', 'profile_plot']
 
 # %% ../../nbs/explore/06_profile.ipynb #805f8dcc
-import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ..errors import InputError, unknown
-from .plots import _STYLE, _figure, _label_ends
+from .figures import house_style, label_ends, new_figure, readable, thinned
+from .palette import MARKERS
 
 # %% ../../nbs/explore/06_profile.ipynb #9380318a
 PANELS = {
@@ -26,16 +25,18 @@ def _metric_line(
     axis,  # matplotlib axes
     rows: pd.DataFrame,  # of one metric, by layer
     color: str,
+    marker: str,
     floor: pd.DataFrame,  # the same of random weights, may be empty
-) -> tuple[float, float]:  # where the line ends
+) -> tuple[float, float]:  # where the line ends; NaN for one without a number
     "A metric over the layers with its band, its floor and its chance."
     axis.fill_between(rows["layer"].astype(int), rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
-    axis.plot(rows["layer"].astype(int), rows["value"], color=color, marker="o", markersize=3.5)
+    axis.plot(rows["layer"].astype(int), rows["value"], color=color, marker=marker, markersize=3.5 if len(rows) <= 24 else 2)
     if len(floor):
         axis.plot(floor["layer"].astype(int), floor["value"], color=color, linestyle="--", linewidth=1)
     if rows["chance"].notna().all():
         axis.plot(rows["layer"].astype(int), rows["chance"], color=color, linestyle=":", linewidth=0.8)
-    return int(rows["layer"].iloc[-1]), float(rows["value"].iloc[-1])
+    known = rows.dropna(subset=["value"])
+    return (int(known["layer"].iloc[-1]), float(known["value"].iloc[-1])) if len(known) else (float("nan"), float("nan"))
 
 # %% ../../nbs/explore/06_profile.ipynb #c8e11894
 def _by_layer(
@@ -52,7 +53,7 @@ def _by_layer(
     return profile[(profile["model"] == model) & profile["layer"].notna()].sort_values("layer", kind="stable")
 
 
-@rc_context(_STYLE)
+@house_style()
 def profile_plot(
     profile: pd.DataFrame,  # from alignx.evaluate.profile_table
     model: str | None = None,  # which of its models; None takes the last
@@ -65,12 +66,18 @@ def profile_plot(
     panels = {title: metrics for title, metrics in panels.items() if metrics}
     if not panels:
         raise InputError(f"profile: none of its metrics ({', '.join(rows['metric'].unique())}) is one of the picture's")
-    figure, axes = _figure(3.4 * len(panels), 3, ncols=len(panels), squeeze=False)
-    layers = np.sort(rows["layer"].unique().astype(int))
+    figure, axes = new_figure(3.5 * len(panels), 3.1, ncols=len(panels), squeeze=False)
+    name = readable(rows["model"].iloc[0], 34 if len(panels) > 1 else 20)
+    figure.suptitle(name + (" (dashed: random weights)" if len(below) else ""), x=0.01, ha="left", fontsize=9, color="#333333")
+    drawn = []
     for axis, (title, metrics) in zip(axes[0], panels.items()):
-        ends = [(metric.replace("_", " "), *_metric_line(axis, rows[rows["metric"] == metric], color, below[below["metric"] == metric]), color) for metric, color in metrics.items()]
-        axis.set(title=title, xlabel="layer (0 = embeddings)", xticks=layers if len(layers) <= 16 else layers[:: int(np.ceil(len(layers) / 12))])
+        axis.set(title=title, xlabel="layer (0 = embeddings)", xticks=thinned(rows["layer"], 8))
+        ends = []
+        for (metric, color), marker in zip(metrics.items(), MARKERS):
+            end = _metric_line(axis, rows[rows["metric"] == metric], color, marker, below[below["metric"] == metric])
+            ends.append((metric.replace("_", " "), *end, color))
         axis.set_ylim(min(0, axis.get_ylim()[0]), max(axis.get_ylim()[1], 1e-6))
-        _label_ends(axis, ends, gap=0.08)
-    axes[0][0].set_ylabel(rows["model"].iloc[0] + (", dashed: random weights" if len(below) else ""))
+        drawn.append((axis, ends))
+    for axis, ends in drawn:
+        label_ends(axis, ends)
     return figure
