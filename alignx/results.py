@@ -167,15 +167,16 @@ def figures(
     return [(title, caption, svg) for _, title, caption, svg in made]
 
 # %% ../nbs/05_results.ipynb #bccc6714
-def _shown(run: Run) -> pd.DataFrame:  # id, text, language
+def _shown(run: Run) -> pd.DataFrame:  # id, domain, text, language
     "Some complete test tuples, evenly spread."
     rows = pd.read_parquet(run.path / "data" / "test.parquet")
     complete = rows.groupby("id", sort=False).size()
     chosen = list(complete[complete == complete.max()].index)
     step = max(1, len(chosen) // run.recipe.evaluate.explorer_tuples)
     rows = rows[rows["id"].isin(chosen[::step][: run.recipe.evaluate.explorer_tuples])]
-    sources = rows.drop_duplicates("id")[["id", "source", "source_lang"]].set_axis(["id", "text", "language"], axis=1)
-    targets = rows[["id", "target", "target_lang"]].set_axis(["id", "text", "language"], axis=1)
+    rows = rows.assign(domain=rows["domain"].fillna("").astype(str) if "domain" in rows else "")
+    sources = rows.drop_duplicates("id")[["id", "domain", "source", "source_lang"]].set_axis(["id", "domain", "text", "language"], axis=1)
+    targets = rows[["id", "domain", "target", "target_lang"]].set_axis(["id", "domain", "text", "language"], axis=1)
     return pd.concat([sources, targets], ignore_index=True)
 
 
@@ -190,8 +191,8 @@ def explorer(run: Run):
         if not embeddings or made.shape == next(iter(embeddings.values())).shape:
             embeddings[name] = made
     return LayerExplorer(
-        embeddings, shown["text"], shown["language"], ids=shown["id"], layer=metrics["layer"], retrieval=table[table["model"].isin(embeddings)],
-        pivot=run.recipe.pivot, title="Test sentences, layer by layer",
+        embeddings, shown["text"], shown["language"], ids=shown["id"], domains=shown["domain"] if shown["domain"].nunique() > 1 else None, layer=metrics["layer"], retrieval=table[table["model"].isin(embeddings)],
+        pivot=run.recipe.pivot, trails="chosen" if len(embeddings) > 1 else "off", title="Test sentences, layer by layer",
     )  # fmt: skip
 
 # %% ../nbs/05_results.ipynb #998945ee
@@ -276,18 +277,19 @@ def _tables(run: Run, metrics: dict) -> list[tuple]:  # (title, caption, rows)
 
 # %% ../nbs/05_results.ipynb #635dc55e
 def explore(run: Run) -> None:
-    "Step 5: figures, explorer, `report.html` and cards."
+    "Step 5: figures, `explorer.html`, `report.html` and cards."
 
     def work():
         metrics, recipe = _metrics(run), run.recipe
         steps = [(name, run.note(name)["line"]) for name in metrics["seconds"] if run.note(name)]
         facts = {"models": list(metrics["models"]), "languages": recipe.languages, "layer": metrics["layer"], "seed": recipe.seed, "output": str(run.path)}
-        page = explorer(run).to_html_fragment()
+        live = explorer(run)
+        live.save_html(run.path / "explorer.html")
         lead = _lead(metrics) + _said_of_price(run, metrics)
-        write_report(run.path / "report.html", "How aligned is the model?" if len(metrics["models"]) == 1 else "How aligned are the models?", lead, facts, steps, figures(run), _tables(run, metrics), page)
+        write_report(run.path / "report.html", "How aligned is the model?" if len(metrics["models"]) == 1 else "How aligned are the models?", lead, facts, steps, figures(run), _tables(run, metrics), live.to_html_fragment())
         cards = write_cards(run)
         return f"report.html, {(run.path / 'report.html').stat().st_size / 1e6:.1f} MB, {len(list((run.path / 'figures').iterdir()))} figures, {len(cards)} card{'s' * (len(cards) > 1)}"
 
     states = [[run.note(f"{verb} {name}").get("fingerprint") for verb in ("measure", "floor", "languages", "translate", "knowledge", "tasks")] for name in model_names(run.recipe)]
     asked = run.recipe.evaluate
-    run.step("explore", [states, asked.explorer_tuples, asked.card], ["report.html", "figures/layers.svg", "evaluation.md"], work)
+    run.step("explore", [states, asked.explorer_tuples, asked.card], ["report.html", "explorer.html", "figures/layers.svg", "evaluation.md"], work)

@@ -9,7 +9,6 @@ the canvas) and `interval` the time between two frames as the browser gave them;
 the time and memory that Python needs to make it, and the time from a pointer's move to the drawn answer (`hover`).
 """
 import json
-import resource
 import shutil
 import sys
 import tempfile
@@ -17,9 +16,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measuring import machine
+from measuring import added_memory, machine
 from selenium import webdriver
-from selenium.webdriver.common.action_chains import ActionChains
 
 from alignx.explore import LayerExplorer
 
@@ -101,11 +99,10 @@ def hovers(driver, count: int = 40) -> list[float]:
 
 def measure(sentences: int, layers: int) -> dict:
     "One case, in a browser of its own."
-    begin, inputs = time.process_time(), made_up(sentences, layers)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    inputs, made = made_up(sentences, layers), []
     begin = time.process_time()
-    explorer = LayerExplorer(*inputs)
-    spent = time.process_time() - begin
+    memory = added_memory(lambda: made.append(LayerExplorer(*inputs)))
+    spent, explorer = time.process_time() - begin, made[0]
     with tempfile.TemporaryDirectory() as folder:
         page = explorer.save_html(Path(folder) / "explorer.html")
         driver = browser(folder + "/profile")
@@ -121,7 +118,7 @@ def measure(sentences: int, layers: int) -> dict:
         "sentences": sentences, "layers": layers, "neighbours": explorer.data["neighbours"]["count"], "page_kB": round(size / 1000, 1), "ready_s": round(float(np.median(ready)), 3),
         "frames": len(work), "work_ms": {"median": number(work, 0.5), "p95": number(work, 0.95)}, "interval_ms": {"median": number(intervals, 0.5), "p95": number(intervals, 0.95)},
         "hover_ms": {"median": number(hovered, 0.5), "p95": number(hovered, 0.95)},
-        "python": {"cpu_s": round(spent, 1), "added_MiB": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024), "input_MiB": round(inputs[0].nbytes / 2**20)},
+        "python": {"cpu_s": round(spent, 1), "added_MiB": round(memory), "input_MiB": round(inputs[0].nbytes / 2**20)},
     }  # fmt: skip
 
 

@@ -788,6 +788,10 @@ def test_colour_by_domain_and_a_hostile_name(browser, tmp_path):
     assert page.picture() != before
     typed(page, "sentence 1")
     assert found(page) == "4 found", "groups 1 and 10 are among things, 11 is law"
+    choose(page, "Colour", "language")
+    assert legend(page)[4:] == ["1 domain hidden · show"]
+    page.js("root.querySelectorAll('.legend button')[4].click()")
+    page.wait("return root.querySelector('.search .found').textContent", "12 found")
     page.clean()
 
 
@@ -895,3 +899,15 @@ def test_reduced_motion_moves_at_once(browser, tmp_path):
         page.clean()
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_picture_that_keeps_no_variance_says_how_it_was_made(browser, tmp_path):
+    pytest.importorskip("umap")  # of two points it has nothing to lay out, so this is quick; what it makes of more is the projection's test
+    states, texts, languages, ids = made_up(layers=1)
+    explorer = LayerExplorer(states[:, :2], texts[1:3], languages[:2], ids[:2], projection="umap")
+    assert explorer.data["shares"] == [[None]]
+    page = Page(browser, explorer.save_html(tmp_path / "umap.html"))
+    assert page.text(".panel header span") == "UMAP"
+    with pytest.raises(UsageError, match="tsne"):
+        LayerExplorer(states, texts, languages, ids, projection="tsne")
+    page.clean()

@@ -42,8 +42,20 @@ def finished(tmp_path_factory):
 def test_run_folder_holds_what_the_design_names(finished):
     run, _ = finished
     names = {p.name for p in run.path.iterdir()}
-    assert {"data", "aligned", "tuned", "metrics.json", "tables", "figures", "report.html", "recipe.yaml", "environment.json"} <= names
+    assert {"data", "aligned", "tuned", "metrics.json", "tables", "figures", "report.html", "explorer.html", "recipe.yaml", "environment.json"} <= names
     assert not list((run.path / "checkpoints").rglob("*.safetensors"))
+
+
+def test_the_explorer_of_a_run_can_be_opened_again(finished):
+    from alignx.explore import LayerExplorer
+
+    explorer = LayerExplorer(finished[0].path)
+    shown = pd.read_parquet(finished[0].path / "data" / "test.parquet")
+    explorer.selection = list(range(explorer.data["count"]))
+    table = explorer.selected_df()
+    assert explorer.models_shown == ["base", "aligned", "tuned"] and set(table["language"]) == {"en", "de", "sw"}
+    for row in table[table["language"] != "en"].itertuples():
+        assert row.text in set(shown[(shown["id"] == row.id) & (shown["target_lang"] == row.language)]["target"])
 
 
 def test_metrics_have_the_agreed_keys(finished):

@@ -52,12 +52,14 @@ class Coloring {
 class Legend {
   constructor(view) {
     this.view = view;
-    this.box = make("div", { class: "legend", role: "group" });
+    this.marks = make("span", { class: "marks", role: "group" });
+    this.others = make("span", { class: "marks" });
+    this.box = make("div", { class: "legend" }, this.marks, this.others);
   }
   draw() {
     const { view } = this, { coloring } = view, by = coloring.by;
-    this.box.setAttribute("aria-label", { language: "Languages", domain: "Domains", found: "Was the translation found?" }[by]);
-    this.box.replaceChildren(...coloring.entries.map((one, c) => {
+    this.marks.setAttribute("aria-label", { language: "Languages", domain: "Domains", found: "Was the translation found?" }[by]);
+    this.marks.replaceChildren(...coloring.entries.map((one, c) => {
       const node = button(undefined, () => this.toggle(c), { title: by === "found" ? `${one.title}; press to keep it in view` : `${one.title}: show or hide`,
         onpointerenter: () => view.emphasize(c), onpointerleave: () => view.emphasize(-1), onfocus: () => view.emphasize(c), onblur: () => view.emphasize(-1) });
       node.dataset[by] = one.label;
@@ -74,11 +76,16 @@ class Legend {
       for (let i = 0; i < view.S; i++) if (view.visible[i]) each[classes[i]]++;
       each.forEach((n, c) => counts.set(c, [...(counts.get(c) ?? []), n]));
     }
-    [...this.box.children].forEach((node, c) => {
+    [...this.marks.children].forEach((node, c) => {
       press(node, by === "found" ? view.state.kept === c : !view.hides(by, coloring.entries[c].label));
       if (by === "found") node.lastChild.textContent = counts.get(c).join(" / ");
     });
     this.box.classList.toggle("keeping", by === "found");
+    const hiding = [["language", "hidden_languages"], ["domain", "hidden_domains"]].filter(([kind]) => kind !== by && view.hidden[kind].size);
+    this.others.replaceChildren(...hiding.map(([kind, name]) => { // what is out of sight must not be out of mind
+      const n = view.hidden[kind].size;
+      return button(`${n} ${kind}${n > 1 ? "s" : ""} hidden · show`, () => view.put(name, []));
+    }));
   }
   toggle(c) {
     const { view } = this, by = view.coloring.by;

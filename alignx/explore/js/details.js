@@ -34,7 +34,7 @@ class Details {
       make("p", { text: `Point at a sentence for its translations; click it for ${near}, measured in all ${view.data.width} dimensions of the layer.` }),
       make("p", { class: "keys", text: ["← → layer", "space plays", "↑ ↓ sentence", "/ search", "Shift and drag selects", "S adds the chosen one", "+ − zoom", "Esc clears"].map((key) => key.replace(/ /g, "\u00a0")).join(" · ") }),
       make("h4", { text: order.length === view.S ? "Sentences" : `Sentences in ${view.names[view.pivot]}` }),
-      ...order.slice(0, LISTED).map((i) => this.pick(i)),
+      ...order.slice(0, LISTED).map((i) => this.pick(i)), ...this.rest(order),
     ];
   }
   chosen(i) {
@@ -59,7 +59,8 @@ class Details {
       for (const j of same) part.append(this.sentence(j, make("span", { class: "number", text: shown.map((m) => showRank(this.rank(i, j, m))).filter(Boolean).join(" / ") })));
       columns.append(part);
     }
-    return [head, columns];
+    const origin = [view.ids && view.group[i] >= 0 ? view.ids[view.group[i]] : "", view.domain ? data.domains[view.domain[i]].name : ""].filter((part) => part !== "");
+    return [head, ...(origin.length ? [make("p", { class: "origin", dir: "auto", text: origin.join(" · ") })] : []), columns];
   }
   selection() {
     const { view } = this, all = [...view.picked], counts = new Map();
@@ -68,9 +69,9 @@ class Details {
     const head = make("div", { class: "selection" }, make("h4", { text: `${all.length} selected` }), copy, button("clear", () => view.put("selection", [])));
     const languages = make("p", { text: [...counts].sort((a, b) => a[0] - b[0]).map(([l, n]) => `${view.data.languages[l].code} ${n}`).join(" · ") });
     const rows = all.slice(0, LISTED).map((i) => { const row = this.sentence(i); row.querySelector(".text").replaceWith(this.pick(i)); return row; });
-    const more = all.length > LISTED ? [make("p", { text: `… and ${all.length - LISTED} more` })] : [];
-    return [head, languages, ...rows, ...more];
+    return [head, languages, ...rows, ...this.rest(all)];
   }
+  rest(list) { return list.length > LISTED ? [make("p", { text: `… and ${list.length - LISTED} more` })] : []; }
   tsv() { // the table that explorer.selected_df() gives in Python
     const { view } = this, { data } = view, l = view.layerIndex(), plane = view.M * view.L * view.S, plain = (value) => String(value ?? "").replace(/[\t\r\n]+/g, " ");
     const names = view.shown().flatMap((m) => ["rank_from_pivot", "rank_to_pivot", "x", "y"].map((name) => `${data.models[m]}_${name}`));
