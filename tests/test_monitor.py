@@ -201,7 +201,7 @@ class Peeks(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 8:
             view = monitor._view
-            print("LIVE", all(words in view.body.value for words in ("step 8 of 12", "progressbar", "gradient cosine", "perplexity, held out")), "learning rate" in view.rate.value, "learning rate" not in view.body.value)
+            print("LIVE", all(words in view.body.value for words in ("step 8 of 12", "progressbar", "gradient cosine", "perplexity, held out")), "learning rate by step" in view.rate.value, "learning rate by step" not in view.body.value)
 def slow(monitor):
     drawn, draw = [], monitor.to_html
     def wait():

@@ -7,7 +7,7 @@ __all__ = ['INK', 'BLUE', 'RED', 'GREEN', 'GREY', 'PLACES', 'LIMITS', 'LOGARITHM
            'GUTTER', 'MOST_POINTS', 'MOST_LABELS', 'Reading', 'log_readings', 'panel_place', 'Line', 'training_panels',
            'panel_html', 'training_picture']
 
-# %% ../../nbs/explore/08a_training_panels.ipynb #1e3c6c6d
+# %% ../../nbs/explore/08a_training_panels.ipynb #a322d967
 import html
 import math
 import re
@@ -18,7 +18,7 @@ from numbers import Real
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullFormatter
 
 from ..data.languages import find_language
 from .figures import house_style, new_figure, readable, spread
@@ -201,7 +201,7 @@ def panel_html(
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)} by step" style="display:block;width:100%;margin-top:auto;padding-top:4px">{frame}{zero}{curves}{marks}</svg>'
     return f'<div style="min-width:0;display:flex;flex-direction:column"><div style="font-weight:600">{html.escape(title)}</div>{_labels_html(lines)}{svg}</div>'
 
-# %% ../../nbs/explore/08a_training_panels.ipynb #2074892b
+# %% ../../nbs/explore/08a_training_panels.ipynb #740de328
 def _name_lines(axis, lines: dict[str, Line], most: int = 7):
     "Labels at the right of the axes, joined to the ends of their lines; of many lines, some from the top to the bottom."
     ends, _ = [], axis.get_ylim()
@@ -233,6 +233,8 @@ def _draw_panel(axis, title: str, lines: dict[str, Line], last: int):
             axis.plot(steps, smooth.where(raw.notna()), color=line.color, linewidth=1.4, marker="o" if len(values) == 1 else None, markersize=4)
     if title in LOGARITHMIC:
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
     if title in LIMITS:
         low, high = LIMITS[title]
         axis.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
