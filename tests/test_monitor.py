@@ -197,6 +197,18 @@ class Breaks(TrainerCallback):
     def __init__(self, error): self.error = error
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == 5: raise self.error
+class Peeks(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 8:
+            view = monitor._view
+            print("LIVE", all(words in view.body.value for words in ("step 8 of 12", "progressbar", "gradient cosine", "perplexity, held out")), "learning rate by step" in view.rate.value, "learning rate by step" not in view.body.value)
+def slow(monitor):
+    drawn, draw = [], monitor.to_html
+    def wait():
+        import time; time.sleep(0.1); drawn.append(1)
+        return draw()
+    monitor.to_html = wait
+    return drawn
 """
 CELLS = {
     "well": "monitor = TrainingMonitor(every=0); trainer(mkdtemp(), monitor).train();",
@@ -206,6 +218,8 @@ CELLS = {
     "caught": "monitor = TrainingMonitor(every=0)\ntry: trainer(mkdtemp(), monitor, [Breaks(OSError('disk'))]).train()\nexcept OSError: print('caught')",
     "early": "monitor = TrainingMonitor(every=0); trainer(mkdtemp(), monitor, [Breaks(OSError('disk'))], logging_steps=100, eval_strategy='no').train()",
     "drawing fails": "monitor = TrainingMonitor(every=0); monitor.to_html = lambda: 1 / 0; trainer(mkdtemp(), monitor).train();",
+    "live": "import alignx.explore.monitor as module; module.PATIENCE = 0\nmonitor = TrainingMonitor(every=0); trainer(mkdtemp(), monitor, [Peeks()]).train(); module.PATIENCE = 50",
+    "slow drawing": "monitor = TrainingMonitor(every=0); drawn = slow(monitor); trainer(mkdtemp(), monitor).train(); print('DRAWN', len(drawn), monitor.progress.seconds)",
     "afterwards": "import ipywidgets, json; from IPython import get_ipython; from ipywidgets.widgets.widget import _instances; print(len(_instances), sum('monitor' in repr(one) for one in get_ipython().events.callbacks['post_run_cell']))",
 }
 
@@ -242,6 +256,19 @@ def test_a_run_that_logged_nothing_leaves_words(cells):
 def test_a_fault_in_drawing_is_said_once_and_training_goes_on(cells):
     words = "".join(output.text for output in cells["drawing fails"] if output.output_type == "stream")
     assert words.count("training goes on without a view") == 1
+
+
+def printed(outputs, word):
+    return [line.split()[1:] for output in outputs if output.output_type == "stream" for line in output.text.splitlines() if line.startswith(word)]
+
+
+def test_the_live_view_shows_everything_at_every_step(cells):
+    assert printed(cells["live"], "LIVE") == [["True", "True", "True"]]
+
+
+def test_drawing_that_takes_long_is_done_seldom(cells):
+    [[drawn, seconds]] = printed(cells["slow drawing"], "DRAWN")
+    assert int(drawn) <= 1 + float(seconds) / 5, "a redraw of 0.1 s, and then none for 5 s"
 
 
 def test_nothing_is_left_over(cells):

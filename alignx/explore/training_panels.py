@@ -7,7 +7,7 @@ __all__ = ['INK', 'BLUE', 'RED', 'GREEN', 'GREY', 'PLACES', 'LIMITS', 'LOGARITHM
            'GUTTER', 'MOST_POINTS', 'MOST_LABELS', 'Reading', 'log_readings', 'panel_place', 'Line', 'training_panels',
            'panel_html', 'training_picture']
 
-# %% ../../nbs/explore/08a_training_panels.ipynb #1e3c6c6d
+# %% ../../nbs/explore/08a_training_panels.ipynb #a322d967
 import html
 import math
 import re
@@ -18,7 +18,7 @@ from numbers import Real
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullFormatter
 
 from ..data.languages import find_language
 from .figures import house_style, new_figure, readable, spread
@@ -201,7 +201,7 @@ def panel_html(
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)} by step" style="display:block;width:100%;margin-top:auto;padding-top:4px">{frame}{zero}{curves}{marks}</svg>'
     return f'<div style="min-width:0;display:flex;flex-direction:column"><div style="font-weight:600">{html.escape(title)}</div>{_labels_html(lines)}{svg}</div>'
 
-# %% ../../nbs/explore/08a_training_panels.ipynb #e1f6dae9
+# %% ../../nbs/explore/08a_training_panels.ipynb #740de328
 def _name_lines(axis, lines: dict[str, Line], most: int = 7):
     "Labels at the right of the axes, joined to the ends of their lines; of many lines, some from the top to the bottom."
     ends, _ = [], axis.get_ylim()
@@ -226,18 +226,22 @@ def _draw_panel(axis, title: str, lines: dict[str, Line], last: int):
             if split == "eval":
                 axis.plot(steps, values, color=line.color, linewidth=0.8, linestyle=":", marker="D", markersize=4, markerfacecolor="white", zorder=3)
                 continue
-            axis.plot(steps, values, color=line.color, linewidth=1, alpha=0.35)
-            raw = pd.Series(values)
-            smooth = raw.rolling(max(1, len(raw) // 12), min_periods=1, center=True).mean()
+            raw, window = pd.Series(values), max(1, len(values) // 12)
+            if window > 1:
+                axis.plot(steps, values, color=line.color, linewidth=1, alpha=0.35)
+            smooth = raw.rolling(window, min_periods=1, center=True).mean()
             axis.plot(steps, smooth.where(raw.notna()), color=line.color, linewidth=1.4, marker="o" if len(values) == 1 else None, markersize=4)
     if title in LOGARITHMIC:
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
     if title in LIMITS:
         low, high = LIMITS[title]
         axis.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
         axis.axhline(0, color="#999999", linewidth=0.8, zorder=0)
     axis.set(title=readable(title), xlim=(-0.03 * last, 1.03 * last))
     axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.tick_params(which="both", left=False, bottom=False)
     if len(lines) > 1:
         _name_lines(axis, lines)
 
