@@ -149,7 +149,7 @@ def summarise(
 ) -> dict:  # retrieval_top1 {lang: {from_pivot, to_pivot}}, retrieval_top1_mean, mexa_mean, margin_mean
     "The table at one layer as plain numbers: retrieval per language and direction, and the mean of each metric."
     if table["model"].nunique() != 1 or layer not in set(table["layer"]):
-        raise UsageError(f"summarise: expected the table of one model that holds layer {layer}, got models {list(table['model'].unique())} and layers {sorted(set(table['layer']))}")
+        raise UsageError(f"summarise: expected the table of one model that holds layer {layer}, got models {list(table['model'].unique())} and layers {sorted(map(int, set(table['layer'])))}")
     rows = table[table["layer"] == layer]
     pivots = rows.loc[rows["metric"] == "mexa", "source_lang"].unique() if pivot is None else [pivot]
     if len(pivots) != 1:
