@@ -227,6 +227,16 @@ def test_formulas_are_mathml_without_leftovers(site, pages):
     assert count > 100
 
 
+def test_no_markdown_and_no_picture_is_left_as_text(site, pages):
+    problems = []
+    for page in pages:
+        text = (site / page).read_text(encoding="utf-8")
+        problems += [f"{page}: {found}" for found in re.findall(r"&lt;(?:Figure|Axes|IPython)[^&]{0,60}", text)]
+        words = re.sub(r"<[^>]+>", "", re.sub(r"<(code|script|iframe|pre|style|math)\b.*?</\1>", "", text, flags=re.S))
+        problems += [f"{page}: {found}" for found in re.findall(r".{0,40}(?:\]\(|\]\.\.|\*\*|`).{0,40}", words)]
+    assert not problems, "\n".join(problems)
+
+
 def test_a_dead_link_is_found(tmp_path):
     spec = importlib.util.spec_from_file_location("build_docs", ROOT / "tools" / "build_docs.py")
     module = importlib.util.module_from_spec(spec)
