@@ -26,7 +26,7 @@ class DataRecipe:
     "Where rows come from and how they are written."
 
     parallel: str = "demo"  # file, folder or Hub id of parallel text; "demo" is the embedded corpus
-    train_split: str | None = "train"  # split to train on
+    train_split: str | None = "train"  # split to train on; of a dataset on the Hub also a part, as in "train[:100000]"
     test: str | None = None  # parallel text to measure on; None: another split of `parallel`
     test_split: str | None = "test"  # split to measure on
     instructions: str | None = "demo"  # general instructions for stage 2; None: translation only
