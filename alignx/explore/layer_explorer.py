@@ -73,7 +73,7 @@ class Tables(ExplorerState):
     _numbers = None  # coordinates and ranks, exact if the explorer was made here
 
     def selected_df(self) -> pd.DataFrame:
-        "One row per selected sentence: `sentence` (its position), `id`, `language`, `domain`, `text`, `layer`; for each model shown its ranks from and to the pivot's sentence (NA: none) and its `x` and `y`."
+        "One row per selected sentence: `sentence` (its position), `id`, `language`, `domain`, `text`, `layer`; for each model shown its ranks from and to the pivot's sentence (NA: none) and its `x` and `y`. Of a page that was opened, ranks beyond 32 are within 5 %."
         if self._numbers is None:
             self._numbers = unpack_numbers(self.data)
         plane, ranks = self._numbers
@@ -102,10 +102,8 @@ class Pictures(Tables):
         return to_png(projection_panels(plane[shown], shares[shown], list(unpack_sentences(self.data)["language"]), models=names, layers=layers, show=show), dpi=80)
 
     def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data, *rest = bundle if isinstance(bundle, tuple) else (bundle,)
-        data = {**data, "image/png": base64.b64encode(self.to_png()).decode("ascii")}
-        return (data, *rest) if rest else data
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        return {**data, "image/png": base64.b64encode(self.to_png()).decode("ascii")}, metadata
 
 # %% ../../nbs/explore/02_layer_explorer.ipynb #a799f0b2
 class Pages(Pictures):
