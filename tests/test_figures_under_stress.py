@@ -94,7 +94,7 @@ def test_nothing_is_covered_cut_off_or_without_a_glyph(name, drawn):
     assert figure.get_figwidth() <= 16 and figure.get_figheight() <= 16
 
 
-@pytest.mark.parametrize("name", DRAW)
+@pytest.mark.parametrize("name", ["layer_curves", "language_heatmap", "scores_by_language"])
 def test_the_worst_case_is_still_small_and_valid(name):
     from xml.etree import ElementTree
 

@@ -54,7 +54,7 @@ def _same_languages(
     return [matrix.reindex(index=order, columns=order) for matrix in matrices.values()]
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #26516d85
-@house_style()
+@house_style
 def language_matrices(
     matrices: Mapping[str, pd.DataFrame],  # model → [languages, languages], see alignx.evaluate.as_matrix
     metric: str = "retrieval top-1",  # what the values are, for the title
@@ -103,7 +103,7 @@ def _changes(
     return figure, axis
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #165efb18
-@house_style()
+@house_style
 def gains_by_language(
     gains: pd.DataFrame,  # from alignx.evaluate.compare_models
     metric: str = "retrieval_top1",  # which metric
@@ -123,7 +123,7 @@ def gains_by_language(
     return figure
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #aac3d5b7
-@house_style()
+@house_style
 def cosine_histograms(
     cosines: pd.DataFrame,  # model, kind, left, count: from alignx.evaluate.measure_language_pairs
 ) -> Figure:
@@ -151,7 +151,7 @@ def cosine_histograms(
     return figure
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #bfe352d9
-@house_style()
+@house_style
 def price_by_language(
     changes: pd.DataFrame,  # model, against and the columns of alignx.evaluate.compare_losses
     pivot: str | None = None,  # drawn at the bottom, apart
@@ -172,7 +172,7 @@ def price_by_language(
     return figure
 
 # %% ../../nbs/explore/07_comparison_plots.ipynb #a47f9c28
-@house_style()
+@house_style
 def scores_by_language(
     table: pd.DataFrame,  # model, source_lang, target_lang, metric, value, low, high
     metric: str,  # one of its metrics

@@ -190,7 +190,7 @@ def _pack_sentences(
         "domain": None if domains is None else [place["domain"][name] for name in domains],
     }).encode(), np.uint8))
 
-
+# %% ../../nbs/explore/04_explorer_data.ipynb #8421f82d
 def _fitting_neighbours(
     models: dict[str, np.ndarray],
     neighbours: int | None,  # see LayerExplorer
@@ -208,7 +208,7 @@ def _fitting_neighbours(
             return smaller
     return packed
 
-
+# %% ../../nbs/explore/04_explorer_data.ipynb #04daf684
 def explorer_data(
     models: dict[str, np.ndarray],  # checked
     texts: Sequence[str],
@@ -268,7 +268,7 @@ def unpack_sentences(
         "domain": None if domains is None else [domains[at]["name"] for at in known["domain"]], "text": known["texts"],
     })
 
-
+# %% ../../nbs/explore/04_explorer_data.ipynb #afc3b3c1
 def unpack_numbers(
     data: dict,  # from explorer_data
 ) -> tuple[np.ndarray, np.ndarray]:  # coordinates [models, layers, sentences, 2], ranks [models, layers, 2, sentences]

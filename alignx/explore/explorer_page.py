@@ -63,6 +63,7 @@ PAGE = """<!DOCTYPE html>
 <script type="application/json" id="state">{state}</script>
 <script type="text/plain" id="packed">{script}</script>
 <script type="module">
+if (!window.DecompressionStream) document.body.append("This explorer needs a browser of 2023 or later.");
 const bytes = Uint8Array.from(atob(document.getElementById("packed").textContent), (c) => c.charCodeAt(0));
 const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
 const script = document.createElement("script");

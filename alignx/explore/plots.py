@@ -72,7 +72,7 @@ def _last(
     return (known.index[-1], known.iloc[-1]) if len(known) else (np.nan, np.nan)
 
 # %% ../../nbs/explore/01_plots.ipynb #cd856ba0
-@house_style()
+@house_style
 def layer_curves(
     table: pd.DataFrame,  # alignment table of one model or several
     metric: str = "retrieval_top1",  # which metric
@@ -102,7 +102,7 @@ def layer_curves(
     return figure
 
 # %% ../../nbs/explore/01_plots.ipynb #95828108
-@house_style()
+@house_style
 def language_curves(
     table: pd.DataFrame,  # alignment table
     model: str | None = None,  # which model; None takes the table's last
@@ -161,7 +161,7 @@ def languages_in_order(
     return [language for language in dict.fromkeys(rows["language"]) if language not in value] + value.index.tolist()
 
 # %% ../../nbs/explore/01_plots.ipynb #0e2e8036
-@house_style()
+@house_style
 def retrieval_by_language(
     table: pd.DataFrame,  # alignment table of the models to compare, the first being the baseline
     layer: int,  # which layer
@@ -182,7 +182,7 @@ def retrieval_by_language(
     return figure
 
 # %% ../../nbs/explore/01_plots.ipynb #3e3dc253
-@house_style()
+@house_style
 def perplexity_change(
     table: pd.DataFrame,  # model, language, value: one perplexity each
 ) -> Figure:
@@ -203,7 +203,7 @@ def perplexity_change(
     return figure
 
 # %% ../../nbs/explore/01_plots.ipynb #f196f4b6
-@house_style()
+@house_style
 def language_heatmap(
     table: pd.DataFrame,  # alignment table of one model or several
     metric: str = "retrieval_top1",  # which metric
@@ -238,7 +238,7 @@ def language_heatmap(
     return figure
 
 # %% ../../nbs/explore/01_plots.ipynb #c778e610
-@house_style()
+@house_style
 def training_losses(
     log_history: list[dict] | pd.DataFrame,  # trainer.state.log_history: records with "step" and losses
 ) -> Figure:

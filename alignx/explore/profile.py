@@ -53,7 +53,7 @@ def _by_layer(
     return profile[(profile["model"] == model) & profile["layer"].notna()].sort_values("layer", kind="stable")
 
 
-@house_style()
+@house_style
 def profile_plot(
     profile: pd.DataFrame,  # from alignx.evaluate.profile_table
     model: str | None = None,  # which of its models; None takes the last

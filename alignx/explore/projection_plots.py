@@ -108,7 +108,7 @@ def _titles(
                 axes[row][column].set_xlabel(f"{shares[row, column]:.0%} of the variance", fontsize=7, labelpad=2)
 
 
-@house_style()
+@house_style
 def projection_panels(
     plane: np.ndarray,  # [models, layers, sentences, 2], from joint_projection
     shares: np.ndarray,  # [models, layers], share of variance; nothing is written where it is NaN

@@ -42,7 +42,7 @@ class Details {
     const kept = view.picked.has(i);
     const head = this.sentence(i, make("span", { class: "buttons" },
       button(kept ? "−" : "+", () => view.pickOne(i), { "aria-label": kept ? "Take out of the selection" : "Add to the selection", title: kept ? "Take out of the selection" : "Add to the selection" }),
-      button("✕", () => view.put("selected", -1), { "aria-label": "Clear the choice" })));
+      button("✕", () => view.choose(i), { "aria-label": "Clear the choice" })));
     head.classList.add("head");
     for (const m of shown) {
       const [low, high] = data.neighbours.range[m][l], digits = high - low < 0.25 ? 3 : 2;
@@ -65,8 +65,8 @@ class Details {
   selection() {
     const { view } = this, all = [...view.picked], counts = new Map();
     for (const i of all) counts.set(view.language[i], (counts.get(view.language[i]) ?? 0) + 1);
-    const copy = button("copy as TSV", () => this.copy(copy), { title: "Copy the selected sentences with their ranks and places at this layer, to paste into a spreadsheet" });
-    const head = make("div", { class: "selection" }, make("h4", { text: `${all.length} selected` }), copy, button("clear", () => view.put("selection", [])));
+    const copy = button("copy as TSV", () => this.copy(copy), { title: "Copy the selected sentences with their ranks (beyond 32: within 5 %) and places at this layer, to paste into a spreadsheet" });
+    const head = make("div", { class: "selection" }, make("h4", { text: `${all.length} selected` }), copy, button("clear", () => view.pick([])));
     const languages = make("p", { text: [...counts].sort((a, b) => a[0] - b[0]).map(([l, n]) => `${view.data.languages[l].code} ${n}`).join(" · ") });
     const rows = all.slice(0, LISTED).map((i) => { const row = this.sentence(i); row.querySelector(".text").replaceWith(this.pick(i)); return row; });
     return [head, languages, ...rows, ...this.rest(all)];

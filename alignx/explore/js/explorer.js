@@ -52,9 +52,10 @@ class Explorer {
 
   // -- what is done to it
   goTo(index) { this.put("layer", this.data.layers[Math.min(this.L - 1, Math.max(0, index))]); }
-  choose(i) { this.put("selected", i === this.chosen() ? -1 : i); this.root.focus({ preventScroll: true }); }
-  pick(list, add) { this.put("selection", [...new Set(add ? [...this.picked, ...list] : list)].sort((a, b) => a - b)); }
-  pickOne(i) { this.put("selection", (this.picked.has(i) ? [...this.picked].filter((j) => j !== i) : [...this.picked, i]).sort((a, b) => a - b)); }
+  focus() { this.root.focus({ preventScroll: true }); } // what was pressed may be gone; keys must still be heard
+  choose(i) { this.put("selected", i === this.chosen() ? -1 : i); this.focus(); }
+  pick(list, add) { this.put("selection", [...new Set(add ? [...this.picked, ...list] : list)].sort((a, b) => a - b)); this.focus(); }
+  pickOne(i) { this.pick(this.picked.has(i) ? [...this.picked].filter((j) => j !== i) : [...this.picked, i]); }
   emphasize(c) { this.state.emphasis = c; this.drawAll(); this.strip.draw(); }
   setHover(i, panel) {
     if (this.state.hover === i) return;
@@ -232,9 +233,10 @@ class Explorer {
       Escape: () => this.clear(), 0: () => this.resetZoom(), "+": () => this.zoomMiddle(1.5), "-": () => this.zoomMiddle(1 / 1.5), "/": () => this.search.field.focus(),
       s: () => { if (this.chosen() >= 0) this.pickOne(this.chosen()); } };
     if (tagName !== "BUTTON") actions[" "] = () => this.player.toggle();
-    if (!Object.hasOwn(actions, event.key)) return;
+    const name = event.key === "S" ? "s" : event.key;
+    if (!Object.hasOwn(actions, name)) return;
     event.stopPropagation(); event.preventDefault();
-    actions[event.key]();
+    actions[name]();
   }
   open() { // draws, and listens until the function that it returns is called
     this.hide(); this.buildPanels(); this.recolor(); this.layout();

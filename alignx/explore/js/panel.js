@@ -73,7 +73,7 @@ class Panel {
     const { view, sx, sy, raster, ratio, radius, classes } = this, { entries } = view.coloring, { marked } = view.search;
     const emphasis = view.state.emphasis >= 0 ? view.state.emphasis : view.state.kept, searching = view.search.on, picking = view.picked.size > 0;
     const stamp = (c, kind) => {
-      const { shape, rgb } = entries[c], r = ratio * radius, key = `${c} ${kind} ${r}`;
+      const { shape, rgb } = entries[c], r = Math.round(4 * ratio * radius) / 4, key = `${c} ${kind} ${r}`;
       if (kind === "picked") return raster.stamp(key, shape, 1.2 * r, rgb, 1.6 * ratio, view.inkRgb, 1);
       if (kind === "marked") return raster.stamp(key, shape, 1.2 * r, rgb, 2.2 * ratio, view.accentRgb, 1);
       return raster.stamp(key, shape, r, rgb, 0.6 * ratio, view.paper, { faint: 0.18, plain: 0.82, strong: 1 }[kind]);

@@ -12,7 +12,7 @@ class Search {
     this.field = make("input", { type: "search", placeholder: "search the text", "aria-label": "Search the text; Enter goes through what was found", enterkeyhint: "search", dir: "auto",
       autocomplete: "off", spellcheck: "false", oninput: () => view.put("search", this.field.value), onkeydown: (event) => this.key(event) });
     this.count = make("span", { class: "found", role: "status" });
-    this.pick = button("select", () => view.put("selection", [...this.hits]), { hidden: "", title: "Select all that was found" });
+    this.pick = button("select", () => view.pick(this.hits), { hidden: "", title: "Select all that was found" });
     this.box = make("span", { class: "search", role: "search" }, this.field, this.count, this.pick);
   }
   key(event) {
