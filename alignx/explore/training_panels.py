@@ -201,7 +201,7 @@ def panel_html(
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)} by step" style="display:block;width:100%;margin-top:auto;padding-top:4px">{frame}{zero}{curves}{marks}</svg>'
     return f'<div style="min-width:0;display:flex;flex-direction:column"><div style="font-weight:600">{html.escape(title)}</div>{_labels_html(lines)}{svg}</div>'
 
-# %% ../../nbs/explore/08a_training_panels.ipynb #740de328
+# %% ../../nbs/explore/08a_training_panels.ipynb #9f25d7ca
 def _name_lines(axis, lines: dict[str, Line], most: int = 7):
     "Labels at the right of the axes, joined to the ends of their lines; of many lines, some from the top to the bottom."
     ends, _ = [], axis.get_ylim()
@@ -217,7 +217,7 @@ def _name_lines(axis, lines: dict[str, Line], most: int = 7):
         leader = dict(arrowstyle="-", color=color, linewidth=1.2, shrinkA=0, shrinkB=0, relpos=(0, 0.5))
         axis.annotate(readable(label, 24), (x, y), xytext=(1.09, height), textcoords="axes fraction", color=ink(color), fontsize=8, va="center", arrowprops=leader)
 
-
+# %% ../../nbs/explore/08a_training_panels.ipynb #1597120c
 def _draw_panel(axis, title: str, lines: dict[str, Line], last: int):
     "Curves of training, diamonds of held-out rows, limits and labels."
     for line in lines.values():
