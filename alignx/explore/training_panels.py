@@ -246,7 +246,7 @@ def _draw_panel(axis, title: str, lines: dict[str, Line], last: int):
         _name_lines(axis, lines)
 
 # %% ../../nbs/explore/08a_training_panels.ipynb #66e393c0
-@house_style()
+@house_style
 def training_picture(
     panels: dict[str, dict[str, Line]],  # from `training_panels`, at least one
     title: str = "",
