@@ -69,8 +69,8 @@ def width(browser, pixels, height=1000):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": pixels, "height": height, "deviceScaleFactor": 1, "mobile": pixels < 600})
 
 
-def theme(browser, name):
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": name}]})
+def theme(browser, name, motion="no-preference"):
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": name}, {"name": "prefers-reduced-motion", "value": motion}]})
 
 
 def wait(browser, code, *arguments, seconds=15):
@@ -113,7 +113,7 @@ def test_each_page_loads_without_a_complaint_and_without_the_network(browser, ad
 
 def pale_text(browser, name):
     "What on this page has too little contrast in the theme `name`; the page has `axe` by then."
-    theme(browser, name)
+    theme(browser, name, "reduce")  # else colours are read on their way from one theme to the other
     wait(browser, "return document.documentElement.classList.contains('quarto-dark') === arguments[0]", name == "dark")
     look = "const done = arguments[0]; axe.run(document, {runOnly: ['color-contrast'], iframes: false}).then((found) => done(found.violations.flatMap((v) => v.nodes.map((n) => `${n.any[0].data.contrastRatio}:1 ${n.html.slice(0, 150)}`))))"
     return [f"{name} {browser.current_url}: {place}" for place in browser.execute_async_script(look)]
@@ -146,43 +146,67 @@ def test_no_page_is_wider_than_a_phone(browser, address, pages):
     assert not wide, "\n".join(wide)
 
 
-def explorers(site, pages):
-    return [page for page in pages if 'data-alignx="explorer"' in (site / page).read_text(encoding="utf-8")]
+def widgets(browser, address, page):
+    "Each live widget of the page: its kind and its shadow root, with the browser inside its frame."
+    browser.get(address + page)
+    for number in range(len(browser.find_elements("css selector", WIDGETS))):
+        frame = browser.find_elements("css selector", WIDGETS)[number]
+        browser.execute_script("arguments[0].scrollIntoView({block: 'start'}); window.scrollBy(0, -80)", frame)
+        wait(browser, "return arguments[0].contentDocument?.querySelector('[data-ready=\"true\"]')", frame)
+        browser.switch_to.frame(frame)
+        host = browser.find_element("css selector", "[data-ready='true']")
+        yield host.get_attribute("class"), host
+        browser.switch_to.default_content()
 
 
-def test_explorers_answer_to_slider_legend_and_pointer(browser, address, site, pages):
+def try_explorer(browser, host, page):
+    "Slider, legend and pointer: each has to change the picture, the words, or both."
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
+    root = host.shadow_root
+    picture = lambda: root.find_element("css selector", "canvas").screenshot_as_png  # noqa: E731
+    words = lambda: browser.execute_script("return arguments[0].shadowRoot.textContent", host)  # noqa: E731
+    before, said, layer = picture(), words(), wait(browser, "return arguments[0].dataset.settled", host)
+    slider = root.find_element("css selector", "input[type=range]")
+    slider.send_keys(Keys.HOME if browser.execute_script("return arguments[0].value !== arguments[0].min", slider) else Keys.END)
+    wait(browser, "return arguments[0].dataset.settled !== undefined && arguments[0].dataset.settled !== arguments[1]", host, layer)
+    assert picture() != before and words() != said, f"{page}: the slider changes nothing"
+    before, language = picture(), root.find_element("css selector", "[data-language]")
+    language.click()
+    ActionChains(browser).move_to_element(slider).perform()
+    assert language.get_attribute("aria-pressed") == "false" and picture() != before, f"{page}: the legend changes nothing"
+    language.click()
+    x, y = browser.execute_script("const p = arguments[0].screenPositions()[0], c = arguments[0].shadowRoot.querySelector('canvas'); return [p.x[0] - c.clientWidth / 2, p.y[0] - c.clientHeight / 2]", host)
+    ActionChains(browser).move_to_element_with_offset(root.find_element("css selector", "canvas"), round(x), round(y)).perform()
+    wait(browser, "return arguments[0].shadowRoot.querySelector('.tip:not([hidden]) .text')?.textContent", host)
+
+
+def try_inspector(browser, host, page):
+    "The slider leads to another row, and pointing at a token tells of it."
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    tokens = lambda: browser.execute_script("return arguments[0].shadowRoot.querySelector('.tokens').textContent", host)  # noqa: E731
+    before = tokens()
+    host.shadow_root.find_element("css selector", "input[type=range]").send_keys(Keys.END)
+    assert tokens() != before, f"{page}: the slider changes nothing"
+    note = lambda: browser.execute_script("return arguments[0].shadowRoot.querySelector('.note').textContent", host)  # noqa: E731
+    before = note()
+    ActionChains(browser).move_to_element(host.shadow_root.find_elements("css selector", ".token")[3]).perform()
+    assert note() != before, f"{page}: pointing at a token tells nothing"
+
+
+def test_widgets_answer_to_slider_legend_and_pointer(browser, address, site, pages):
     width(browser, 1400, 1200), theme(browser, "light")
-    found = explorers(site, pages)
-    assert {"index.html", "explore/layer_explorer.html", "tutorials/reading_the_explorer.html"} <= set(found)
-    for page in found:
-        browser.get(address + page)
-        for number in range(len(browser.find_elements("css selector", 'iframe[data-alignx="explorer"]'))):
-            frame = browser.find_elements("css selector", 'iframe[data-alignx="explorer"]')[number]
-            browser.execute_script("arguments[0].scrollIntoView({block: 'start'}); window.scrollBy(0, -80)", frame)
-            wait(browser, "return arguments[0].contentDocument?.querySelector('.alignx-layer-explorer[data-ready=\"true\"]')", frame)
-            browser.switch_to.frame(frame)
-            root = wait(browser, "return document.querySelector('.alignx-layer-explorer').shadowRoot")
-            picture = lambda: root.find_element("css selector", "canvas").screenshot_as_png  # noqa: E731
-            text = lambda: browser.execute_script("return document.querySelector('.alignx-layer-explorer').shadowRoot.textContent")  # noqa: E731
-            settled = "return document.querySelector('.alignx-layer-explorer').dataset.settled"
-            before, said, layer = picture(), text(), wait(browser, settled)
-            slider = root.find_element("css selector", "input[type=range]")
-            slider.send_keys(Keys.HOME if browser.execute_script("return arguments[0].value !== arguments[0].min", slider) else Keys.END)
-            wait(browser, settled + " && document.querySelector('.alignx-layer-explorer').dataset.settled !== arguments[0]", layer)
-            assert picture() != before and text() != said, f"{page}: the slider changes nothing"
-            before = picture()
-            button = root.find_element("css selector", "[data-language]")
-            button.click()
-            ActionChains(browser).move_to_element(slider).perform()
-            assert button.get_attribute("aria-pressed") == "false" and picture() != before, f"{page}: the legend changes nothing"
-            button.click()
-            spot = browser.execute_script("const h = document.querySelector('.alignx-layer-explorer'), p = h.screenPositions()[0], c = h.shadowRoot.querySelector('canvas'); return [p.x[0] - c.clientWidth / 2, p.y[0] - c.clientHeight / 2]")
-            ActionChains(browser).move_to_element_with_offset(root.find_element("css selector", "canvas"), round(spot[0]), round(spot[1])).perform()
-            wait(browser, "return document.querySelector('.alignx-layer-explorer').shadowRoot.querySelector('.tip:not([hidden]) .text')?.textContent")
-            browser.switch_to.default_content()
+    tried = {}
+    for page in pages:
+        if "data-alignx=" in (site / page).read_text(encoding="utf-8"):
+            for kind, host in widgets(browser, address, page):
+                (try_explorer if "alignx-layer-explorer" in kind else try_inspector)(browser, host, page)
+                tried.setdefault(kind.split()[0], set()).add(page)
+    assert {"index.html", "explore/layer_explorer.html", "tutorials/reading_the_explorer.html", "tutorials/quickstart.html", "evaluate/embeddings.html"} <= tried["alignx-layer-explorer"]
+    assert "explore/row_inspector.html" in tried["alignx-rows"]
 
 
 def test_search_finds_and_can_be_read(browser, address, axe):
