@@ -239,7 +239,7 @@ def label_points(
 ) -> list[str]:  # labels for which there was no room
     "Writes each label at its point, or as near as the labels before it allow; none leaves the axes or covers another."
     renderer, frame, taken, left_out = axis.figure.canvas.get_renderer(), axis.get_window_extent().extents, [], []
-    paper = dict(boxstyle="square,pad=0.08", facecolor="white", edgecolor="none", alpha=0.7)
+    paper = dict(boxstyle="square,pad=0.08", facecolor="white", edgecolor="none", alpha=0.88)
     for label, point in points.items():
         style = dict(textcoords="offset pixels", ha="center", va="center", fontsize=size, weight="bold", color=ink(colors[label]), zorder=4)
         trial = axis.annotate(label, point, xytext=(0, 0), **style)

@@ -224,13 +224,14 @@ def language_heatmap(
         axis.set_visible(place < len(names))
     for place, (model, axis) in enumerate(zip(names, axes.flat)):
         panel = values[model].unstack("layer").reindex(index=order, columns=layers)
-        sns.heatmap(panel, ax=axis, vmin=low, vmax=high, cmap=colors, cbar=False, xticklabels=False, yticklabels=False, rasterized=True)
+        axis.pcolormesh(panel.to_numpy(), vmin=low, vmax=high, cmap=colors, rasterized=True)
+        axis.invert_yaxis()
         ticks = thinned(layers, max(4, int(width / 0.24)))
         axis.set_xticks(np.searchsorted(layers, ticks) + 0.5, ticks)
-        if place % columns == 0:
-            axis.set_yticks(np.arange(len(order)) + 0.5, [readable(language, 14) for language in order])
+        axis.set_yticks(np.arange(len(order)) + 0.5, [readable(language, 14) for language in order] if place % columns == 0 else [""] * len(order))
         axis.set(title=names[model], xlabel="layer", ylabel="")
-        axis.tick_params(length=0, rotation=0)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
         axis.grid(False)
     bar = figure.colorbar(axes[0][0].collections[0], ax=axes, label=readable(metric.replace("_", " ")), aspect=20 * lines, pad=0.02)
     bar.ax.grid(False)
