@@ -13,7 +13,7 @@ class Coloring {
     const { data } = view;
     this.kinds = {
       language: data.languages.map(({ code, color }, l) => ({ label: code, title: view.names[l], hex: color, shape: l % SHAPES.length })),
-      domain: (data.domains ?? []).map(({ name, color }, d) => ({ label: name, title: name, hex: color, shape: d % SHAPES.length })),
+      domain: (data.domains ?? []).map(({ name, color }, d) => ({ label: name, text: name || "no domain", title: name || "no domain", hex: color, shape: d % SHAPES.length })),
       found: FOUND.map((one) => ({ ...one })),
     };
     this.choices = [["language", "colour: language"]];
@@ -63,7 +63,7 @@ class Legend {
       const node = button(undefined, () => this.toggle(c), { title: by === "found" ? `${one.title}; press to keep it in view` : `${one.title}: show or hide`,
         onpointerenter: () => view.emphasize(c), onpointerleave: () => view.emphasize(-1), onfocus: () => view.emphasize(c), onblur: () => view.emphasize(-1) });
       node.dataset[by] = one.label;
-      node.append(chip(one.shape, one.css), make("span", { text: one.label, dir: "auto" }));
+      node.append(chip(one.shape, one.css), make("span", { class: "name", text: one.text ?? one.label, dir: "auto" }));
       if (by === "found") node.append(make("span", { class: "number" }));
       return node;
     }));

@@ -3,6 +3,8 @@
 const SMOOTH = (t) => (t < 0.5 ? 4 * t ** 3 : 1 - (2 - 2 * t) ** 3 / 2);
 const MANY = 400; // more single trails than this are drawn without their beginnings marked
 
+const shorten = (text) => (text.length > 24 ? text.slice(0, 23) + "…" : text);
+
 class Panel {
   constructor(view, m) {
     const { S } = view;
@@ -45,7 +47,7 @@ class Panel {
     this.canvas.height = Math.round(this.height * this.ratio);
     this.recolor();
   }
-  recolor() { if (this.ratio) this.raster.resize(this.canvas.width, this.canvas.height, this.view.paper); }
+  recolor() { if (this.ratio) this.raster.resize(this.canvas.width, this.canvas.height, this.view.paper, this.ratio); }
 
   // -- drawing
   draw() {
@@ -65,7 +67,7 @@ class Panel {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const taken = [];
     if (focus < 0) { if (view.coloring.by !== "found") this.nameClasses(context, taken); } else this.connect(context, focus, near);
-    if (view.get("trails") === "chosen") this.trails(context, [...new Set([...bright].filter((i) => i === focus || view.translations(focus).includes(i)).concat(...view.picked))]);
+    if (view.get("trails") !== "off") this.trails(context, [...new Set([...bright].filter((i) => i === focus || view.translations(focus).includes(i)).concat(...view.picked))]);
     if (focus >= 0) this.spotlight(context, taken, focus, bright, near);
     if (this.outline) this.drawOutline(context);
   }
@@ -172,7 +174,7 @@ class Panel {
     const { view, width, height, scale } = this, { entries, by } = view.coloring;
     this.middles.forEach(([mx, my], c) => {
       if (Number.isNaN(mx) || view.hides(by, entries[c].label) || (view.state.emphasis >= 0 && view.state.emphasis !== c)) return;
-      this.label(context, taken, entries[c].label, width / 2 + view.state.panX + mx * scale, height / 2 + view.state.panY - my * scale, true, 2);
+      this.label(context, taken, shorten(entries[c].text ?? entries[c].label), width / 2 + view.state.panX + mx * scale, height / 2 + view.state.panY - my * scale, true, 2);
     });
   }
   drawOutline(context) {

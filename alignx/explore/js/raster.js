@@ -4,8 +4,8 @@
 const PLACES = 4, MARGIN = 24, FINE = 4;
 
 class Raster {
-  resize(width, height, paper) { // in device pixels; a margin around them spares all tests at the edges
-    this.width = width; this.height = height; this.stride = width + 2 * MARGIN; this.stamps = new Map();
+  resize(width, height, paper, ratio) { // in device pixels, `ratio` of them to a pixel of the page; a margin around them spares all tests at the edges
+    this.width = width; this.height = height; this.thick = Math.max(1, Math.round(ratio)); this.stride = width + 2 * MARGIN; this.stamps = new Map();
     this.image = new ImageData(this.stride, height + 2 * MARGIN);
     this.pixels = new Uint32Array(this.image.data.buffer);
     this.paper = (0xff000000 | (paper[2] << 16) | (paper[1] << 8) | paper[0]) >>> 0;
@@ -51,7 +51,7 @@ class Raster {
     const d = this.pixels[p], r = d & 255, g = d >>> 8 & 255, b = d >>> 16 & 255;
     this.pixels[p] = 0xff000000 | ((b + (blue - b) * alpha) << 16) | ((g + (green - g) * alpha) << 8) | (r + (red - r) * alpha);
   }
-  // A line of one pixel, shared between the two pixels that it passes between (Wu 1991), cut off at the margin.
+  // A thin line, shared between the two pixels that it passes between (Wu 1991), cut off at the margin.
   line(x0, y0, x1, y1, color, alpha) {
     const cut = this.cut(x0, y0, x1, y1);
     if (!cut) return;
@@ -61,12 +61,14 @@ class Raster {
     if (a0 > a1) [a0, b0, a1, b1] = [a1, b1, a0, b0];
     const slope = a1 > a0 ? (b1 - b0) / (a1 - a0) : 0, along = steep ? stride : 1, across = steep ? 1 : stride;
     for (let a = Math.round(a0), b = b0 + slope * (a - a0); a <= a1; a++, b += slope) {
-      const low = Math.floor(b), p = (a + MARGIN) * along + (low + MARGIN) * across;
-      this.blend(p, color, alpha * (1 - b + low)); this.blend(p + across, color, alpha * (b - low));
+      for (let k = 0; k < this.thick; k++) {
+        const low = Math.floor(b), p = (a + MARGIN) * along + (low + MARGIN + k) * across;
+        this.blend(p, color, alpha * (1 - b + low)); this.blend(p + across, color, alpha * (b - low));
+      }
     }
   }
   cut(x0, y0, x1, y1) { // Liang and Barsky 1984
-    const dx = x1 - x0, dy = y1 - y0, edge = MARGIN - 2;
+    const dx = x1 - x0, dy = y1 - y0, edge = MARGIN - 6;
     let from = 0, to = 1;
     for (const [p, q] of [[-dx, x0 + edge], [dx, this.width + edge - x0], [-dy, y0 + edge], [dy, this.height + edge - y0]]) {
       if (p === 0) { if (q < 0) return null; continue; }
