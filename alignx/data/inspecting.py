@@ -33,7 +33,7 @@ def token_texts(
     return texts
 
 # %% ../../nbs/data/07_inspecting.ipynb #763a99dc
-SHADES = {SOURCE: ("rgba(86,180,233,.35)", "rgba(86,180,233,.65)"), TARGET: ("rgba(230,159,0,.35)", "rgba(230,159,0,.65)")}
+SHADES = {SOURCE: ("rgba(86,180,233,.35)", "rgba(86,180,233,.55)"), TARGET: ("rgba(230,159,0,.35)", "rgba(230,159,0,.55)")}
 PLAIN = ("rgba(127,127,127,.06)", "rgba(127,127,127,.16)")
 ANSI = {SOURCE: ("\033[44;97m", "\033[104;30m"), TARGET: ("\033[43;30m", "\033[103;30m")}
 
