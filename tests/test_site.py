@@ -4,7 +4,6 @@ import http.server
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,12 +14,13 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from browser import start_browser
+
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))), None)
 SOURCES = sorted(path.relative_to(ROOT / "nbs").as_posix() for pattern in ("*.ipynb", "*.qmd") for path in (ROOT / "nbs").rglob(pattern) if not re.search(r"(^|/)[_.]|^runs/", path.relative_to(ROOT / "nbs").as_posix()))
 WIDGETS = "iframe[data-alignx]"
 
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 11) or CHROMIUM is None, reason="the site is built and read with Python 3.11 or later, and Chromium")
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="what builds the site asks for Python 3.11 or later")
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +50,8 @@ def address(site):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    nowhere = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run", nowhere, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = start_browser(tmp_path_factory.mktemp("profile"), "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
     driver.set_script_timeout(60)
-    driver.execute_cdp_cmd("Network.enable", {})
     yield driver
     driver.quit()
 
@@ -79,11 +70,6 @@ def wait(browser, code, *arguments, seconds=15):
         assert time.time() < end, f"{browser.current_url}: never true: {code}"
         time.sleep(0.03)
     return value
-
-
-def events(browser, method):
-    found = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [event["params"] for event in found if event["method"] == method]
 
 
 def see_widgets(browser):
