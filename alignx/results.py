@@ -131,7 +131,7 @@ def _comparison_figures(run: Run, metrics: dict) -> dict[str, tuple]:  # file â†
         drawn["matrices"] = ("Every language with every other", "Retrieval top-1 at each model's layer; rows ask, columns answer. The difference is that of the last and the first model.", comparison_plots.language_matrices(matrices))
     drawn["cosines"] = ("Translations and other sentences", "Cosines at each model's layer over all pairs of languages. Alignment is the gap between the two hills; where both crowd at one end, the space is anisotropic.", comparison_plots.cosine_histograms(tables["cosines"]))
     for kind, title, caption in ASKED:
-        if kind in set(scores["metric"]):
+        if kind in set(scores.dropna(subset="value")["metric"]):
             drawn[kind.replace("/", "_")] = (title, caption, comparison_plots.scores_by_language(scores, kind, pivot, chance_of(scores, kind)))
     if len(price):
         drawn["price"] = ("What it cost", "Change in plain language modelling against the first model on the same sentences; right of zero is worse.", comparison_plots.price_by_language(price, pivot))
