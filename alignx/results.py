@@ -257,6 +257,13 @@ def _said_of_price(run: Run, metrics: dict) -> str:
         return f" Bits per byte in {metrics['pivot']}, {last} against {row['against']}: {row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]."
     return ""
 
+# %% ../nbs/05_results.ipynb #15e8fd93
+def _said_of_gaps(run: Run) -> str:
+    "Which measures were asked for and gave no number at all, so that no picture shows them."
+    known = _read(run, "scores").groupby("metric")["value"].count()
+    empty = [title for kind, title, _ in ASKED if known.get(kind, 1) == 0]
+    return f" Asked for, but not to be measured in any language: {', '.join(empty)}." if empty else ""
+
 # %% ../nbs/05_results.ipynb #b3418f91
 def _tables(run: Run, metrics: dict) -> list[tuple]:  # (title, caption, rows)
     "The tables of the report."
@@ -285,7 +292,7 @@ def explore(run: Run) -> None:
         facts = {"models": list(metrics["models"]), "languages": recipe.languages, "layer": metrics["layer"], "seed": recipe.seed, "output": str(run.path)}
         live = explorer(run)
         live.save_html(run.path / "explorer.html")
-        lead = _lead(metrics) + _said_of_price(run, metrics)
+        lead = _lead(metrics) + _said_of_price(run, metrics) + _said_of_gaps(run)
         write_report(run.path / "report.html", "How aligned is the model?" if len(metrics["models"]) == 1 else "How aligned are the models?", lead, facts, steps, figures(run), _tables(run, metrics), live.to_html_fragment())
         cards = write_cards(run)
         return f"report.html, {(run.path / 'report.html').stat().st_size / 1e6:.1f} MB, {len(list((run.path / 'figures').iterdir()))} figures, {len(cards)} card{'s' * (len(cards) > 1)}"
