@@ -120,7 +120,9 @@ def test_text_stands_out_in_both_themes(browser, address, pages, axe):
         browser.get(address + page)
         browser.execute_script(axe)
         everything = page in ("index.html", "align/contrastive.html", "terms.html")  # code, formulas and what stands around look alike on each page
-        problems += pale_text(browser, "light", everything) + pale_text(browser, "dark", everything)
+        problems += pale_text(browser, "light", everything)
+        if everything or browser.execute_script("return document.querySelector('main .cell-output :is([style*=color], [style*=background], [style*=opacity])') !== null"):
+            problems += pale_text(browser, "dark", everything)  # only an output with colours of its own can differ from the other pages
     assert not problems, f"{len(problems)} places\n" + "\n".join(problems[:40])
 
 
