@@ -131,7 +131,7 @@ def _comparison_figures(run: Run, metrics: dict) -> dict[str, tuple]:  # file â†
         drawn["matrices"] = ("Every language with every other", "Retrieval top-1 at each model's layer; rows ask, columns answer. The difference is that of the last and the first model.", comparison_plots.language_matrices(matrices))
     drawn["cosines"] = ("Translations and other sentences", "Cosines at each model's layer over all pairs of languages. Alignment is the gap between the two hills; where both crowd at one end, the space is anisotropic.", comparison_plots.cosine_histograms(tables["cosines"]))
     for kind, title, caption in ASKED:
-        if kind in set(scores["metric"]):
+        if kind in set(scores.dropna(subset="value")["metric"]):
             drawn[kind.replace("/", "_")] = (title, caption, comparison_plots.scores_by_language(scores, kind, pivot, chance_of(scores, kind)))
     if len(price):
         drawn["price"] = ("What it cost", "Change in plain language modelling against the first model on the same sentences; right of zero is worse.", comparison_plots.price_by_language(price, pivot))
@@ -257,6 +257,13 @@ def _said_of_price(run: Run, metrics: dict) -> str:
         return f" Bits per byte in {metrics['pivot']}, {last} against {row['against']}: {row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]."
     return ""
 
+# %% ../nbs/05_results.ipynb #15e8fd93
+def _said_of_gaps(run: Run) -> str:
+    "Which measures were asked for and gave no number at all, so that no picture shows them."
+    known = _read(run, "scores").groupby("metric")["value"].count()
+    empty = [title for kind, title, _ in ASKED if known.get(kind, 1) == 0]
+    return f" Asked for, but not to be measured in any language: {', '.join(empty)}." if empty else ""
+
 # %% ../nbs/05_results.ipynb #b3418f91
 def _tables(run: Run, metrics: dict) -> list[tuple]:  # (title, caption, rows)
     "The tables of the report."
@@ -285,7 +292,7 @@ def explore(run: Run) -> None:
         facts = {"models": list(metrics["models"]), "languages": recipe.languages, "layer": metrics["layer"], "seed": recipe.seed, "output": str(run.path)}
         live = explorer(run)
         live.save_html(run.path / "explorer.html")
-        lead = _lead(metrics) + _said_of_price(run, metrics)
+        lead = _lead(metrics) + _said_of_price(run, metrics) + _said_of_gaps(run)
         write_report(run.path / "report.html", "How aligned is the model?" if len(metrics["models"]) == 1 else "How aligned are the models?", lead, facts, steps, figures(run), _tables(run, metrics), live.to_html_fragment())
         cards = write_cards(run)
         return f"report.html, {(run.path / 'report.html').stat().st_size / 1e6:.1f} MB, {len(list((run.path / 'figures').iterdir()))} figures, {len(cards)} card{'s' * (len(cards) > 1)}"

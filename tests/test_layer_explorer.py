@@ -2,8 +2,6 @@
 import base64
 import json
 import os
-import shutil
-import time
 import zlib
 
 import numpy as np
@@ -11,6 +9,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from browser import LivePage, browser  # noqa: F401  (a fixture)
 
 from alignx.errors import InputError, UsageError
 from alignx.explore import LayerExplorer, compare, joint_projection, nearest_neighbours, translation_ranks
@@ -361,64 +361,17 @@ def test_compare_names_its_two_models():
         compare(states, states[:3], texts, languages, ids)
 
 
-BROWSERS = [path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not BROWSERS:
-        pytest.skip("no Chromium on this machine")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSERS[0]
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run", "--window-size=1200,1000", f"--user-data-dir={profile}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.execute_cdp_cmd("Network.enable", {})
-    driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0})
-    yield driver
-    driver.quit()
-
-
-class Page:
+class Page(LivePage):
     "One explorer in the browser: what a reader can do with it, and what can be seen then."
 
     def __init__(self, driver, path, host="document.querySelector('.alignx-layer-explorer')"):
-        self.driver, self.host = driver, host
-        driver.get_log("browser"), driver.get_log("performance")
-        driver.get(path.as_uri())
-        self.wait("return host?.dataset.ready === 'true'")
-
-    def js(self, code, *arguments):
-        return self.driver.execute_script(f"const host = {self.host}, root = host?.shadowRoot; {code}", *arguments)
-
-    def wait(self, code, wanted=True, seconds=8):
-        end = time.time() + seconds
-        while (value := self.js(code)) != wanted:
-            assert time.time() < end, f"{code}: still {value!r}, not {wanted!r}; {self.driver.get_log('browser')}"
-            time.sleep(0.03)
+        super().__init__(driver, path, host)
 
     def settle(self, layer):
         self.wait("return host.dataset.settled", str(layer))
 
-    def find(self, selector):
-        return self.js("return root.querySelector(arguments[0])", selector)
-
-    def text(self, selector):
-        return self.js("return root.querySelector(arguments[0])?.textContent ?? ''", selector)
-
     def picture(self):
         return self.js("return root.querySelector('canvas').toDataURL()")
-
-    def keys(self, *keys):
-        from selenium.webdriver.common.action_chains import ActionChains
-
-        self.js("root.querySelector('.root').focus()")
-        for key in keys:
-            ActionChains(self.driver).send_keys(key).perform()
 
     def point(self, sentence, click=False, panel=0):
         "Move the pointer to a sentence, and click it if asked."
@@ -428,14 +381,6 @@ class Page:
         canvas = self.js("return root.querySelectorAll('canvas')[arguments[0]]", panel)
         chain = ActionChains(self.driver).move_to_element_with_offset(canvas, round(x - width / 2), round(y - height / 2))
         (chain.click() if click else chain).perform()
-
-    def clean(self):
-        "Nothing was asked of the network, and nothing complained."
-        assert self.driver.get_log("browser") == []
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        assert [url for url in asked if not url.startswith(("file:", "data:", "about:", "blob:"))] == []
-        assert self.driver.execute_script("return window.hacked") is None
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def setup_cell(notebook: nbformat.NotebookNode, path: Path) -> str:
     above = sorted(set(re.findall(r"\"\.\./\.\./(\w+)", code)))
     if beside or above:
         folder = path.relative_to(NOTEBOOKS.parent).parent.as_posix()
-        steps += [f"git clone -q --depth 1 {REPOSITORY} /opt/alignx", *([f"cp -r /opt/alignx/{folder}/* ."] if beside else []), *(f"cp -r /opt/alignx/{name} /" for name in above)]
+        steps += [f"([ -d /opt/alignx ] || git clone -q --depth 1 {REPOSITORY} /opt/alignx)", *([f"cp -r /opt/alignx/{folder}/* ."] if beside else []), *(f"cp -r /opt/alignx/{name} /" for name in above)]
     return FIRST + "![ ! -d /content ] || (" + " && ".join(steps) + ")"
 
 

@@ -18,7 +18,7 @@ import traitlets
 
 from ..errors import InputError, UsageError, unknown
 from .explorer_data import check_sentences, explorer_data, named_models, unpack_numbers, unpack_sentences
-from .explorer_page import StaticExplorer, explorer_page, explorer_script, packed_script, read_page
+from .explorer_page import StaticExplorer, explorer_page, explorer_script, packed_script, read_page, save_page
 from .figures import to_png
 from .projection_plots import projection_panels
 
@@ -126,15 +126,7 @@ class Pages(Pictures):
         path: str | os.PathLike,  # folders are made as needed
     ) -> Path:
         "Write one self-contained page to `path`, all or nothing; `LayerExplorer(path)` opens it again."
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(self.to_html(), encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        return save_page(path, self.to_html())
 
 # %% ../../nbs/explore/02_layer_explorer.ipynb #f56e022f
 def _check_choices(

@@ -203,6 +203,7 @@ class _Ending(_Paced):
         self._running, self._begun, self._next, self.drawing_seconds = True, time.monotonic(), 0.0, 0.0
         if in_notebook():
             self._view = LiveView()
+        if get_ipython() is not None:
             get_ipython().events.register("post_run_cell", self._cell_ended)
 
     def _end(self, how: str) -> None:
@@ -211,7 +212,7 @@ class _Ending(_Paced):
             return
         self._running, self.progress.doing, self.progress.seconds = False, how, time.monotonic() - self._begun
         logging.getLogger("alignx").removeHandler(self._alarms)
-        if in_notebook():
+        if get_ipython() is not None:
             get_ipython().events.unregister("post_run_cell", self._cell_ended)
         if self._view is not None:
             view, self._view = self._view, None

@@ -30,7 +30,7 @@ from ..data.inspecting import Preview, Token, token_texts
 from ..data.languages import DEFAULT_LANGUAGES, find_language, language_id, language_name
 from ..errors import InputError, UsageError, unknown
 from .explorer_data import to_json
-from .explorer_page import PAGE, SHIM, StaticExplorer
+from .explorer_page import PAGE, SHIM, StaticExplorer, save_page
 
 # %% ../../nbs/explore/09_row_inspector.ipynb #f8871727
 @functools.cache
@@ -214,15 +214,7 @@ class RowPages(RowState):
         path: str | os.PathLike,  # folders are made as needed
     ) -> Path:
         "Write one self-contained page to `path`, all or nothing."
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(self.to_html(), encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        return save_page(path, self.to_html())
 
 # %% ../../nbs/explore/09_row_inspector.ipynb #1a5be228
 class RowInspector(RowPages):
