@@ -342,6 +342,7 @@ def test_a_folder_without_an_explorer_and_columns_for_a_saved_one(tmp_path):
 # ---- the still picture ----------------------------------------------------------------------------------------------
 def test_a_picture_goes_along_for_viewers_without_html_or_widgets():
     _, explorer = with_domains()
+    assert repr(explorer) == "LayerExplorer('Sentences, layer by layer': base, aligned; 48 sentences, 4 languages, layer 1 of 4)"
     for bundle, other in ((explorer.static()._repr_mimebundle_(), "text/html"), (explorer._repr_mimebundle_(), "application/vnd.jupyter.widget-view+json")):
         bundle = bundle[0] if isinstance(bundle, tuple) else bundle
         assert set(bundle) == {"text/plain", "image/png", other}
@@ -535,6 +536,18 @@ def test_the_page_around_decides_on_light_and_dark(browser, tmp_path):
     assert page.js("return host.dataset.theme") == "dark"
     page.driver.execute_script("document.body.className = 'quarto-light'")
     page.wait("return host.dataset.theme", "light")
+    page.clean()
+
+
+def test_a_theme_that_changes_while_the_page_hides_the_picture_leaves_the_strip_as_wide_as_it_was(browser, tmp_path):
+    states, texts, languages, ids = made_up()
+    page = Page(browser, LayerExplorer(states, texts, languages, ids).save_html(tmp_path / "hidden.html"))
+    end = "return root.querySelector('.strip line').getAttribute('x2')"
+    before = page.js(end)
+    page.js("host.style.display = 'none'; document.body.dataset.jpThemeLight = 'false'")
+    page.wait("return host.dataset.theme", "dark")
+    page.js("host.style.display = ''")
+    assert page.js(end) == before != "288"
     page.clean()
 
 

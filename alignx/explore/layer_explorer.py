@@ -105,6 +105,10 @@ class Pictures(Tables):
         data, metadata = super()._repr_mimebundle_(**kwargs)
         return {**data, "image/png": base64.b64encode(self.to_png()).decode("ascii")}, metadata
 
+    def __repr__(self) -> str:
+        count, languages, last = self.data["count"], len(self.data["languages"]), self.data["layers"][-1]
+        return f"{type(self).__name__}({self.data['title']!r}: {', '.join(self.models_shown)}; {count} sentences, {languages} languages, layer {self.layer} of {last})"
+
 # %% ../../nbs/explore/02_layer_explorer.ipynb #a799f0b2
 class Pages(Pictures):
     "An explorer's state as a page."

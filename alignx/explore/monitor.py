@@ -102,7 +102,8 @@ class LiveView:
         "Put `shown` where the widgets are."
         self.handle.update(shown)
         for widget in self.widgets:
-            widget.close()
+            for part in (widget, widget.layout, *([widget.style] if hasattr(widget, "style") else [])):
+                part.close()
 
 
 def in_notebook() -> bool:

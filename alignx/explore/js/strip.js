@@ -17,7 +17,7 @@ class Strip {
   draw() {
     const { view } = this, { data, L } = view;
     if (!data.retrieval) return;
-    const { left, right, height, top, low, inset } = EDGE, full = this.box.clientWidth || 400;
+    const { left, right, height, top, low, inset } = EDGE, full = this.width = this.box.clientWidth || this.width || 400; // 0 while the page hides it
     const highest = Math.max(...data.retrieval.models.flatMap((m) => [...m.mean, ...Object.values(m.languages).flat()])), limit = [0.1, 0.2, 0.5].find((v) => v >= highest) ?? 1;
     const X = (l) => left + inset + (L > 1 ? l / (L - 1) : 0.5) * (full - left - right - 2 * inset), Y = (v) => low - (v / limit) * (low - top);
     const current = view.layerIndex(), shown = view.shown(), parts = [];
