@@ -147,7 +147,7 @@ def log_likelihoods(
         groups.setdefault(tuple(ids[:-1]), []).append(index)
     inputs = sorted(groups, key=lambda ids: (-len(ids), ids))
     result = np.empty(len(sequences))
-    with evaluating(model), tqdm(total=len(sequences), desc="ranking", unit="option", disable=not progress) as bar:
+    with evaluating(model), tqdm(total=len(sequences), desc="ranking", unit="option", **({} if progress else {"disable": True})) as bar:
         for start in range(0, len(inputs), batch_size):
             batch = inputs[start : start + batch_size]
             members = [(row, index) for row, ids in enumerate(batch) for index in groups[ids]]

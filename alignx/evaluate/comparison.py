@@ -40,7 +40,7 @@ def at_layers(
         own = items[items["model"] == name]
         chosen = own[(own["layer"] == layer) | own["layer"].isna()]
         if chosen.empty:
-            raise UsageError(f"at_layers: no items of model {name!r} at layer {layer}; there are the models {', '.join(sorted(set(items['model'])))}, and of this one the layers {sorted(set(own['layer'].dropna()))}")
+            raise UsageError(f"at_layers: no items of model {name!r} at layer {layer}; there are the models {', '.join(sorted(set(items['model'])))}, and of this one the layers {sorted(map(int, own['layer'].dropna().unique()))}")
         parts.append(chosen)
     return pd.concat(parts, ignore_index=True).assign(layer=pd.array([pd.NA] * sum(map(len, parts)), dtype="Int64"))
 

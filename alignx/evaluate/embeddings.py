@@ -256,7 +256,7 @@ def _embedded_batches(
     options, masked = _forward_options(backbone)
     device = backbone.get_input_embeddings().weight.device
     pad_id = tokenizer.pad_token_id if masked and tokenizer.pad_token_id is not None else int(tokens.ids[0])  # unmasked, a padding token would be warned of
-    with evaluating(model), tqdm(total=len(tokens.starts) - 1, desc="embedding", unit="sentence", disable=not progress) as bar:
+    with evaluating(model), tqdm(total=len(tokens.starts) - 1, desc="embedding", unit="sentence", **({} if progress else {"disable": True})) as bar:
         for chosen, ids, real, own in _batches(tokens, batch_size, pad_id):
             mask = {"attention_mask": real.long().to(device)} if masked else {}
             vectors = _pool_layers(backbone, {"input_ids": ids.to(device), **mask, **options}, _pool_weights(own, pooling), layers).cpu().numpy()

@@ -220,7 +220,7 @@ def continuations(
     tokens = _prompt_tokens(tokenizer, prompts, add_special_tokens)
     _check_room(tokens, max_new_tokens, context_length(model, tokenizer))
     ends, results = _end_tokens(model, tokenizer, stop), [None] * len(tokens)
-    with evaluating(model), _bare_settings(model), tqdm(total=len(tokens), desc="writing", unit="text", disable=not progress) as bar:
+    with evaluating(model), _bare_settings(model), tqdm(total=len(tokens), desc="writing", unit="text", **({} if progress else {"disable": True})) as bar:
         for chosen, inputs in _left_batches(tokens, batch_size, _padding_token(model, tokenizer)):
             for index, result in zip(chosen, _continue_batch(model, tokenizer, inputs, max_new_tokens, stop, ends)):
                 results[index] = result

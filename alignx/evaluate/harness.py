@@ -260,7 +260,7 @@ def run_tasks(
     _check_tasks(model, tokenizer, tasks, limit, local)
     wanted = list(dict.fromkeys((family, normalize_language(language)) for family in tasks for language in languages))
     frames = []
-    with _quiet() as lm_eval, evaluating(model), tqdm(total=len(wanted), desc="benchmarks", unit="task", disable=not progress) as bar:
+    with _quiet() as lm_eval, evaluating(model), tqdm(total=len(wanted), desc="benchmarks", unit="task", **({} if progress else {"disable": True})) as bar:
         lm = lm_eval.models.huggingface.HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
         for family, language in wanted:
             if language in family_tasks(family):
