@@ -94,7 +94,7 @@ class LiveView:
     "Widgets in the output of a cell, until something else takes their place for good."
 
     def __init__(self):
-        self.body, self.rate = ipywidgets.HTML(), ipywidgets.HTML()
+        self.body, self.rate = ipywidgets.HTML(), ipywidgets.HTML(layout={"max_width": "300px"})
         self.widgets = [self.body, self.rate, folded := ipywidgets.Accordion([self.rate], titles=("learning rate",)), ipywidgets.VBox([self.body, folded])]
         self.handle = display(self.widgets[-1], display_id=True)
 
