@@ -350,6 +350,14 @@ def test_a_picture_goes_along_for_viewers_without_html_or_widgets():
         assert picture.startswith(b"\x89PNG") and len(picture) <= 60_000
 
 
+def test_where_frames_are_taken_out_the_picture_and_words_stay():
+    states, texts, languages, ids = made_up()
+    bundle = LayerExplorer(states, texts, languages, ids, title='A "title" & <b>').static()._repr_mimebundle_()
+    frame, inside = bundle["text/html"].split('</html>\n">')
+    assert frame.startswith("<iframe") and bundle["image/png"] in inside and "trust this notebook" in inside and "&lt;b&gt;" in inside and "<b>" not in inside
+    assert "trust this notebook" in LayerExplorer(states, texts, languages, ids).to_html_fragment()
+
+
 def test_compare_names_its_two_models():
     states, texts, languages, ids = made_up()
     both = compare(states, made_up(seed=3)[0], texts, languages, ids, names=("base", "aligned"), layer=2)

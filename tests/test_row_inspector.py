@@ -1,4 +1,5 @@
 """The row inspector: what it takes from rows and tokenizers, and its page in a real browser without a network."""
+import html
 import json
 import random
 
@@ -119,6 +120,7 @@ def test_words_instead_of_a_page(tokenizer):
     inspector = RowInspector(encode(tokenizer, train_on="completion"), tokenizer, row=3)
     assert "row 3 of 7, en → ja" in repr(inspector) and "⟦source⟧Freedom" in repr(inspector) and "‹E9›" in repr(inspector)
     assert repr(inspector.static()) == repr(inspector) and "<iframe" in inspector.static()._repr_mimebundle_()["text/html"]
+    assert html.escape(repr(inspector)) in inspector.static().to_html_fragment().split('">')[-1], "for viewers that take frames out"
 
 
 @pytest.mark.parametrize("change, message", [

@@ -109,11 +109,16 @@ class StaticExplorer:
     ):
         self.page, self.title, self.picture, self.height = page, title, picture, height
 
+    def _instead(self) -> str:
+        "HTML for viewers that take the frame out and keep what stands in it."
+        still = "" if self.picture is None else f'<img alt="{html.escape(self.title)}" src="data:image/png;base64,{base64.b64encode(self.picture).decode("ascii")}">'
+        return f"{still}<p>{html.escape(self.title)}: a live page that is not shown here. In Jupyter, trust this notebook or run the cell.</p>"
+
     def to_html_fragment(self) -> str:  # an iframe element
         "The explorer as one element, to put into another page."
         source = self.page.replace("&", "&amp;").replace('"', "&quot;")
         style = f"width: 100%; height: {self.height}px; border: 0; color-scheme: normal"
-        return f'<iframe data-alignx="explorer" title="{html.escape(self.title)}" loading="lazy" style="{style}" srcdoc="{source}"></iframe>'
+        return f'<iframe data-alignx="explorer" title="{html.escape(self.title)}" loading="lazy" style="{style}" srcdoc="{source}">{self._instead()}</iframe>'
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         still = {} if self.picture is None else {"image/png": base64.b64encode(self.picture).decode("ascii")}

@@ -164,6 +164,9 @@ class StaticRows(StaticExplorer):
         super().__init__(page, title)
         self.words = words
 
+    def _instead(self) -> str:
+        return f"<pre>{html.escape(self.words)}</pre>{super()._instead()}"
+
     def __repr__(self) -> str:
         return self.words
 
