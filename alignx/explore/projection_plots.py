@@ -107,7 +107,7 @@ def _titles(
             if np.isfinite(shares[row, column]):
                 axes[row][column].set_xlabel(f"{shares[row, column]:.0%} of the variance", fontsize=7, labelpad=2)
 
-
+# %% ../../nbs/explore/10_projection_plots.ipynb #53f72def
 @house_style
 def projection_panels(
     plane: np.ndarray,  # [models, layers, sentences, 2], from joint_projection
