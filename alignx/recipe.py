@@ -71,6 +71,7 @@ class EvaluateRecipe:
     instructions: str | None = None  # general instructions that stage 2 is watched on; None: another split of `data.instructions`
     instructions_split: str | None = "test"  # that split; None, or data.instructions without a split: stage 2 is watched on translations alone
     batch_size: int = 64  # sentences a batch
+    bf16: bool = False  # multiply in bfloat16 while measuring (autocast): faster where the hardware has units for it, and less exact
     translations: int = 0  # test tuples that a causal model translates, from and to the pivot
     max_new_tokens: int = 64  # of a translation
     knowledge: bool = False  # ask facts in every language, real ones and invented ones

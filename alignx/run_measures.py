@@ -89,8 +89,15 @@ class Subject:
     def step(self, verb: str, made_from: object, kinds: list[str], work) -> bool:
         "A step of the run that asks this model and writes tables of these kinds."
         (self.run.path / "tables").mkdir(exist_ok=True)
-        asked = [self.run.note("build").get("fingerprint"), self.state, self.run.recipe.seed, made_from]
-        return self.run.step(f"{verb} {self.name}", asked, [f"tables/{self.table(kind).name}" for kind in kinds], work)
+        asked = [self.run.note("build").get("fingerprint"), self.state, self.run.recipe.seed, made_from, *([] if not self.run.recipe.evaluate.bf16 else ["bf16"])]
+        return self.run.step(f"{verb} {self.name}", asked, [f"tables/{self.table(kind).name}" for kind in kinds], lambda: self._precisely(work))
+
+    def _precisely(self, work) -> str:
+        "Do the work in the precision that the recipe asks for."
+        import torch
+
+        with torch.autocast(self.loaded[0].device.type, torch.bfloat16, enabled=self.run.recipe.evaluate.bf16):
+            return work()
 
 # %% ../nbs/03a_run_measures.ipynb #bf0358cd
 def _test_rows(run: Run):

@@ -163,7 +163,8 @@ def _pool_layers(
     "Weighted means of the hidden states after each of `layers`."
     states = backbone(**inputs).hidden_states
     chosen = [states[layer] for layer in _check_layers(layers, len(states) - 1)]
-    pooled = [torch.bmm(weights[:, None].to(state.device), state.float())[:, 0] for state in chosen]
+    with torch.autocast(chosen[0].device.type, enabled=False):  # the means in float32, in whatever precision the model runs
+        pooled = [torch.bmm(weights[:, None].to(state.device), state.float())[:, 0] for state in chosen]
     return torch.stack([vector.to(pooled[-1].device) for vector in pooled])
 
 # %% ../../nbs/evaluate/01_embeddings.ipynb #0283fc35

@@ -1,0 +1,189 @@
+"""A study: what its file may say, and what happens to its runs when they are killed, break, or are started twice."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from alignx.cli import main
+from alignx.errors import InputError, UsageError
+from alignx.sweep import folder_name, load_study, question_cases, select_runs
+from alignx.sweep_results import gather, read_study
+from alignx.sweep_runs import execute, is_done, run_environment, run_study
+
+SMALL = """
+recipe: demo
+seeds: [0]
+common: {languages: [en, de, sw], data.pairs: 300, data.replay: 0, align.layer: 3, align.max_steps: 8, align.save_steps: 2, align.warmup_steps: 1, align.per_device_train_batch_size: 32, stages: [align]}
+arms:
+  base: {stages: []}
+  AlignX: {}
+measures:
+  test: {evaluate.tuples: 40, evaluate.metrics: [retrieval_top1]}
+"""
+
+
+def write(folder: Path, text: str = SMALL, name: str = "study.yaml") -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def study_in(folder: Path, text: str = SMALL):
+    return load_study(write(folder, text), {"output_dir": str(folder / "out")})
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("arms:", "armz:", "did you mean 'arms'"),
+        ("align.layer", "align.layr", "layr"),
+        ("seeds: [0]", "seeds: [0, 0]", "different whole numbers"),
+        ("seeds: [0]", "seeds: 3", "different whole numbers"),
+        ("AlignX: {}", "AlignX: 3", "arm 'AlignX'"),
+        ("AlignX: {}", "base ?: {}\n  base !: {}", "would share the folder"),
+        ("{evaluate.tuples: 40", "{stages: [align], evaluate.tuples: 40", "a measure trains nothing"),
+        ("[en, de, sw]", "[en, klingonese]", "klingonese"),
+        ("recipe: demo", "recipe: nowhere.yaml", "nowhere.yaml"),
+        ("measures:", "questions:\n  q: {from: Alignx, vary: {align.layer: [1]}}\nmeasures:", "did you mean 'AlignX'"),
+        ("measures:", "questions:\n  q: {measures: [tset], vary: {align.layer: [1]}}\nmeasures:", "did you mean 'test'"),
+        ("measures:", "questions:\n  q: {vary: {align.layer: 1}}\nmeasures:", "must be a list of values"),
+        ("measures:", "questions:\n  q: {}\nmeasures:", "either 'vary'"),
+        ("arms:", "arms: [", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_study_is_said_before_anything_runs(tmp_path, capsys, old, new, said):
+    assert old in SMALL
+    file = write(tmp_path, SMALL.replace(old, new))
+    assert main(["sweep", str(file), "--output", str(tmp_path / "out")]) in (1, 2)
+    told = capsys.readouterr().err
+    assert said in told and "study.yaml" in told or "nowhere" in told
+    assert told.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_missing_study_names_the_ones_beside_it(tmp_path, capsys):
+    write(tmp_path)
+    assert main(["sweep", str(tmp_path / "studi.yaml")]) == 2
+    assert "study.yaml" in capsys.readouterr().err
+
+
+def test_the_recipe_may_lie_beside_the_study(tmp_path):
+    write(tmp_path, "model: demo\nlanguages: [en, tr]\nalign: {layer: 2}\n", "mine.yaml")
+    study = study_in(tmp_path, SMALL.replace("recipe: demo", "recipe: mine.yaml").replace("languages: [en, de, sw], ", ""))
+    assert study.runs[1].recipe.languages == ["en", "tr"] and study.runs[1].recipe.align["layer"] == 3
+
+
+def test_every_measured_source_is_kept_out_of_training(tmp_path):
+    text = SMALL.replace("measures:", "measures:\n  other: {data.test: held-out.jsonl, data.test_split: null}\n  third: {data.test: demo}")
+    study = study_in(tmp_path, text)
+    assert all(run.recipe.data.exclude == ["held-out.jsonl"] for run in study.runs)
+
+
+def test_questions_multiply_or_name_their_cases():
+    grid = question_cases("q", {"set": {"stages": ["align"]}, "vary": {"align.layer": [1, 2], "align.pooling": ["row", "alone"]}}, "x")
+    assert len(grid) == 4 and grid["q: layer 2, pooling row"] == {"stages": ["align"], "align.layer": 2, "align.pooling": "row"}
+    assert question_cases("q", {"cases": {"a": {}, "b": {"seed": 1}}}, "x") == {"q: a": {}, "q: b": {"seed": 1}}
+
+
+def test_folder_names_are_safe():
+    assert folder_name("CPT + SFT: ../x y") == "CPT-+-SFT-..-x-y" and folder_name("…/") not in ("", ".", "..")
+
+
+def test_runs_can_be_chosen(tmp_path):
+    text = SMALL.replace("seeds: [0]", "seeds: [0, 1]").replace("measures:", "questions:\n  q: {vary: {align.layer: [1, 2]}}\nmeasures:")
+    study = study_in(tmp_path, text)
+    assert [run.key for run in select_runs(study, ["arms"], [1])] == ["base/0", "AlignX/1"]
+    assert [run.key for run in select_runs(study, ["q"])] == ["q: layer 1/0", "q: layer 2/0"]
+    with pytest.raises(UsageError, match="AlignX"):
+        select_runs(study, ["AlignY"])
+    with pytest.raises(UsageError, match="seeds"):
+        select_runs(study, ["q"], [7])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    "A study carried out without a break."
+    study = study_in(tmp_path_factory.mktemp("uninterrupted"))
+    for run in study.runs:
+        execute(study, run, lambda line: None)
+    gather(study)
+    return study
+
+
+def test_the_tables_say_where_their_numbers_come_from(uninterrupted):
+    tables = read_study(uninterrupted.output_dir)
+    results = tables["results"]
+    assert set(results["arm"]) == {"base", "AlignX"} and set(results.loc[results["arm"] == "base", "model"]) == {"base"} and set(results.loc[results["arm"] == "AlignX", "model"]) == {"aligned"}
+    assert results["environment"].map(json.loads).str["torch"].notna().all() and results["device"].notna().all()
+    runs = tables["runs"].set_index("arm")
+    assert set(runs["state"]) == {"done"} and json.loads(runs.loc["AlignX", "steps"]).keys() == {"build", "align", "measure"} and runs.loc["AlignX", "seconds"] > 0
+    assert json.loads(runs.loc["AlignX", "recipe"])["align"]["max_steps"] == 8
+    logs = pd.read_parquet(uninterrupted.output_dir / "logs.parquet")
+    assert set(logs["arm"]) == {"AlignX"} and "contrastive_loss" in logs
+
+
+def test_a_study_that_was_killed_goes_on_and_ends_the_same(tmp_path, uninterrupted):
+    file, out = write(tmp_path), tmp_path / "out"
+    command = [sys.executable, "-m", "alignx.cli", "sweep", str(file), "--output", str(out)]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = out / "runs" / "AlignX" / "seed-0" / "checkpoints" / "align"
+    limit = time.monotonic() + 120
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < limit, "no checkpoint"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    study = load_study(file, {"output_dir": str(out)})
+    assert is_done(study, study.runs[0]) and not is_done(study, study.runs[1])
+    done_at = (out / "runs" / "base" / "seed-0" / "run.json").stat().st_mtime_ns
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert (out / "runs" / "base" / "seed-0" / "run.json").stat().st_mtime_ns == done_at, "what was done is not done again"
+    tables, expected = read_study(out), read_study(uninterrupted.output_dir)
+    pd.testing.assert_frame_equal(tables["units"], expected["units"])
+    origin = ["device", "environment", "commit"]
+    pd.testing.assert_frame_equal(tables["results"].drop(columns=origin), expected["results"].drop(columns=origin))
+
+
+def test_only_what_a_change_concerns_is_due_again(tmp_path, uninterrupted):
+    out = {"output_dir": str(uninterrupted.output_dir)}
+    due = lambda text: [run.key for run in (study := load_study(write(tmp_path, text), out)).runs if not is_done(study, run)]
+    assert due(SMALL) == []
+    assert due(SMALL.replace("AlignX: {}", "AlignX: {align.temperature: 0.2}")) == ["AlignX/0"]
+    assert due(SMALL.replace("evaluate.tuples: 40", "evaluate.tuples: 41")) == ["base/0", "AlignX/0"]
+    assert due(SMALL.replace("measures:", "questions:\n  q: {vary: {align.layer: [2]}}\nmeasures:")) == ["q: layer 2/0"]
+
+
+def test_a_run_that_breaks_does_not_stop_the_others(tmp_path, capsys):
+    study = study_in(tmp_path, SMALL.replace("AlignX: {}", "AlignX: {align.layer: 99}\n  SFT: {stages: []}"))
+    said = []
+    failed = run_study(study, study.runs, jobs=2, changes={}, say=said.append)
+    assert [run.key for run in failed] == ["AlignX/0"]
+    runs = read_study(study.output_dir)["runs"].set_index("arm")
+    assert runs["state"].to_dict() == {"base": "done", "AlignX": "failed", "SFT": "done"}
+    assert "99" in runs.loc["AlignX", "problem"] and any("AlignX/0: failed" in line for line in said)
+
+
+def test_two_processes_do_not_share_a_run(tmp_path):
+    study = study_in(tmp_path)
+    study.runs[0].folder.mkdir(parents=True)
+    with FileLock(study.runs[0].folder / ".lock"), pytest.raises(InputError, match="another process"):
+        execute(study, study.runs[0])
+
+
+def test_each_job_has_a_gpu_or_its_share_of_the_cores(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert [run_environment(place, 3)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == ["4", "6", "4"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert run_environment(0, 4)["OMP_NUM_THREADS"] == "2" and "OMP_NUM_THREADS" not in run_environment(0, 1)
+
+
+def test_a_study_without_tables_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="alignx sweep"):
+        read_study(tmp_path)
