@@ -1,0 +1,72 @@
+"""Turn the tables of a study into the small files that its notebook is drawn from.
+
+    alignx sweep recipes/studies/embedded.yaml --jobs 2
+    python tools/publish_study.py runs/embedded-study nbs/studies/embedded --against base "CPT + SFT"
+
+Writes to the second folder, atomically:
+
+    arms.parquet          mean of each arm, model, test set and metric, with an interval over seeds and sentences
+    differences.parquet   every arm against those that --against names, paired
+    layers.parquet        mean over pairs of languages at every layer, for each arm, seed and model
+    languages.parquet     each language at the arm's layer, for each arm, seed and model
+    runs.parquet          settings, seconds, memory, device, commit and environment of each run
+    logs.parquet          stage 1's log
+"""
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from alignx.evaluate.studies import arm_table, compare_arms  # noqa: E402
+from alignx.sweep_results import read_study, write_table  # noqa: E402
+
+IDENTITY = ["arm", "seed", "question", "measure", "model"]
+LAYERED = ("retrieval_top1", "retrieval_centered", "mexa", "margin", "mean_cosine")
+PLAIN = ("perplexity", "bits_per_byte", "chrf", "bleu", "off_target", "knowledge_novel_transfer", "knowledge_novel_not_copyable_transfer")
+
+
+def layers_table(results: pd.DataFrame) -> pd.DataFrame:
+    "Means over pairs of languages at every layer."
+    rows = results[results["metric"].isin(LAYERED) & results["layer"].notna() & results["value"].notna()]
+    return rows.groupby([*IDENTITY, "metric", "layer"], sort=False)["value"].mean().reset_index()
+
+
+def languages_table(results: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    "Each pair at the layer that its run has aligned, and what has no layer."
+    rows = results.merge(runs[["arm", "seed", "layer"]].rename(columns={"layer": "aligned_layer"}), on=["arm", "seed"])
+    rows = rows[(rows["metric"].isin(LAYERED) & (rows["layer"] == rows["aligned_layer"])) | rows["metric"].isin(PLAIN)]
+    return rows[[*IDENTITY, "source_lang", "target_lang", "metric", "value", "low", "high", "n"]].dropna(subset="value")
+
+
+def small(table: pd.DataFrame) -> pd.DataFrame:
+    "Numbers in 32 bits and repeated words as categories: a third of the size."
+    floats = {name: "float32" for name in table.select_dtypes("float64")}
+    return table.astype(floats | {name: "category" for name in table.select_dtypes(["object", "string"])})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="output_dir of a study")
+    parser.add_argument("out", type=Path, help="folder for the small files")
+    parser.add_argument("--against", nargs="+", default=[], metavar="ARM", help="arms that the others are compared with")
+    asked = parser.parse_args()
+    tables = read_study(asked.study)
+    units, results, runs = tables["units"], tables["results"], tables["runs"]
+    made = {"arms": arm_table(units), "layers": layers_table(results), "languages": languages_table(results, runs), "runs": runs}
+    if asked.against:
+        made["differences"] = pd.concat([compare_arms(units, arm) for arm in asked.against], ignore_index=True)
+    if (asked.study / "logs.parquet").is_file():
+        made["logs"] = pd.read_parquet(asked.study / "logs.parquet")
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for name, table in made.items():
+        write_table(small(table), asked.out / f"{name}.parquet")
+        print(f"{name:12} {len(table):7,} rows, {os.path.getsize(asked.out / f'{name}.parquet') / 1024:,.0f} KB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
