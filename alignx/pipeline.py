@@ -10,12 +10,13 @@ import json
 import shutil
 from pathlib import Path
 
-from .building import build, watched_stages
+from .building import build
 from .data.encoding import AlignmentCollator, encode_rows
 from .data.instructions import translation_instructions
 from .demo import demo_model
 from .errors import InputError, UsageError
 from .evaluation import evaluate
+from .held_out import watched_stages
 from .loading import load_model, resolve
 from .run_measures import RESULT, alignment_layer
 from .run_folder import Run, describe_source, write_folder, write_text

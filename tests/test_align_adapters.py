@@ -306,7 +306,7 @@ def test_a_recipe_with_adapters_ends_with_plain_folders(tmp_path):
         "languages": ["en", "de"],
         "output_dir": str(tmp_path),
         "data": {"template": "plain", "max_length": 64, "max_characters": 40, "pairs": 24, "tune_pairs": 8},
-        "align": {"layer": 2, "per_device_train_batch_size": 8, "bf16": True, "use_cpu": True, **common},
+        "align": {"layer": 2, "pooling": "row", "per_device_train_batch_size": 8, "bf16": True, "use_cpu": True, **common},
         "tune": {"per_device_train_batch_size": 4, **common},
     }
     run = Run(make_recipe(values), lambda line: None)

@@ -18,7 +18,7 @@ from .languages import normalize_language
 from .lines import text_lines
 from .naming import language_key, named_languages
 from .parallel import _pair, _texts, check_text
-from .sources import open_source, read_records
+from .sources import open_source, read_records, source_files
 from .tables import make_dataset
 from ..errors import InputError, UsageError
 
@@ -101,5 +101,5 @@ def load_sentences(
     language = normalize_language(language) if language else None
     languages = tuple(dict.fromkeys(map(normalize_language, languages))) if languages else None
     path, problems = _lines(source, language), Problems(source if isinstance(source, (str, Path)) else "dataset", on_error, skipped)
-    read = _line_records(path, problems) if path else read_records(open_source(source, None, split), split, problems)
+    read = _line_records(path, problems) if path else read_records(open_source(source, None if source_files(source) else languages, split), split, problems)
     return make_dataset(_sentences(read, problems, languages, language, exclude), FEATURES)

@@ -147,7 +147,7 @@ def summarise(
     layer: int,  # which layer to quote
     pivot: str | None = None,  # the language that the others are compared with; None finds it
 ) -> dict:  # retrieval_top1 {lang: {from_pivot, to_pivot}}, retrieval_top1_mean, mexa_mean, margin_mean
-    "The table at one layer as plain numbers: retrieval per language and direction, and the mean of each metric."
+    "The table at one layer as plain numbers: retrieval per language and direction, and the mean of each metric, None where it was not measured."
     if table["model"].nunique() != 1 or layer not in set(table["layer"]):
         raise UsageError(f"summarise: expected the table of one model that holds layer {layer}, got models {list(table['model'].unique())} and layers {sorted(map(int, set(table['layer'])))}")
     rows = table[table["layer"] == layer]
@@ -159,8 +159,8 @@ def summarise(
     for row in rows[rows["metric"] == "retrieval_top1"].itertuples():
         language, direction = (row.target_lang, "from_pivot") if row.source_lang == pivots[0] else (row.source_lang, "to_pivot")
         retrieval.setdefault(language, {})[direction] = float(row.value)
-    means = {f"{metric}_mean": float(rows.loc[rows["metric"] == metric, "value"].mean()) for metric in METRICS}
-    return {"retrieval_top1": retrieval, **means}
+    means = {f"{metric}_mean": rows.loc[rows["metric"] == metric, "value"].mean() for metric in METRICS}
+    return {"retrieval_top1": retrieval} | {name: None if pd.isna(mean) else float(mean) for name, mean in means.items()}
 
 # %% ../../nbs/evaluate/02_alignment.ipynb #2b559ba6
 def heldout_retrieval(
