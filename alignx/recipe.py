@@ -224,7 +224,7 @@ def make_recipe(
     for part in ("align", "tune"):
         values[part] = _check_training(part, values.get(part) or {}, f"{where}, section {part!r}")
     recipe = _build(Recipe, values, where)
-    recipe.languages = [normalize_language(language) for language in recipe.languages]
+    recipe.languages = [normalize_language(language, f"{where}, 'languages'") for language in recipe.languages]
     if len(set(recipe.languages)) < 2 or len(set(recipe.languages)) < len(recipe.languages):
         raise UsageError(f"{where}, 'languages': {recipe.languages} must be at least two different codes; the first is the pivot")
     _check_choices(recipe, where)

@@ -20,7 +20,7 @@ from alignx.sweep_runs import execute, is_done, run_environment, run_study
 SMALL = """
 recipe: demo
 seeds: [0]
-common: {languages: [en, de, sw], data.pairs: 300, data.replay: 0, align.layer: 3, align.max_steps: 8, align.save_steps: 2, align.warmup_steps: 1, align.per_device_train_batch_size: 32, stages: [align]}
+common: {languages: [en, de, sw], data.pairs: 300, data.replay: 0, align.layer: 3, align.max_steps: 8, align.save_steps: 2, align.logging_steps: 4, align.warmup_steps: 1, align.per_device_train_batch_size: 32, stages: [align]}
 arms:
   base: {stages: []}
   AlignX: {}
@@ -48,7 +48,7 @@ def study_in(folder: Path, text: str = SMALL):
         ("AlignX: {}", "AlignX: 3", "arm 'AlignX'"),
         ("AlignX: {}", "base ?: {}\n  base !: {}", "would share the folder"),
         ("{evaluate.tuples: 40", "{stages: [align], evaluate.tuples: 40", "a measure trains nothing"),
-        ("[en, de, sw]", "[en, klingonese]", "klingonese"),
+        ("[en, de, sw]", "[en, g3rman]", "g3rman"),
         ("recipe: demo", "recipe: nowhere.yaml", "nowhere.yaml"),
         ("measures:", "questions:\n  q: {from: Alignx, vary: {align.layer: [1]}}\nmeasures:", "did you mean 'AlignX'"),
         ("measures:", "questions:\n  q: {measures: [tset], vary: {align.layer: [1]}}\nmeasures:", "did you mean 'test'"),
@@ -151,7 +151,11 @@ def test_a_study_that_was_killed_goes_on_and_ends_the_same(tmp_path, uninterrupt
 
 def test_only_what_a_change_concerns_is_due_again(tmp_path, uninterrupted):
     out = {"output_dir": str(uninterrupted.output_dir)}
-    due = lambda text: [run.key for run in (study := load_study(write(tmp_path, text), out)).runs if not is_done(study, run)]
+
+    def due(text):
+        study = load_study(write(tmp_path, text), out)
+        return [run.key for run in study.runs if not is_done(study, run)]
+
     assert due(SMALL) == []
     assert due(SMALL.replace("AlignX: {}", "AlignX: {align.temperature: 0.2}")) == ["AlignX/0"]
     assert due(SMALL.replace("evaluate.tuples: 40", "evaluate.tuples: 41")) == ["base/0", "AlignX/0"]
@@ -173,6 +177,16 @@ def test_two_processes_do_not_share_a_run(tmp_path):
     study.runs[0].folder.mkdir(parents=True)
     with FileLock(study.runs[0].folder / ".lock"), pytest.raises(InputError, match="another process"):
         execute(study, study.runs[0])
+
+
+def test_arms_with_the_same_rows_build_them_once(tmp_path):
+    study, lines = study_in(tmp_path, SMALL.replace("AlignX: {}", "AlignX: {align.max_steps: 1}\n  hotter: {align.max_steps: 1, align.temperature: 0.2}\n  fewer: {align.max_steps: 1, data.pairs: 200}")), {}
+    for arm in ("AlignX", "hotter", "fewer"):
+        execute(study, study.find(f"{arm}/0"), lines.setdefault(arm, []).append)
+    first = {arm: said[0] for arm, said in lines.items()}
+    assert "unchanged" in first["hotter"] and "unchanged" not in first["AlignX"] and "unchanged" not in first["fewer"]
+    rows = {arm: json.loads((study.find(f"{arm}/0").folder / "data" / "card.json").read_text())["stages"]["align"]["counts"]["rows"] for arm in lines}
+    assert rows["AlignX"] == rows["hotter"] != rows["fewer"]
 
 
 def test_each_job_has_a_gpu_or_its_share_of_the_cores(monkeypatch):
