@@ -55,7 +55,7 @@ def run_units(
     parts.append(_loss_units(pd.read_parquet(measured.path / "tables" / f"losses_{name}.parquet"), pivot))
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
-# %% ../nbs/08b_sweep_results.ipynb #2a2601c4
+# %% ../nbs/08b_sweep_results.ipynb #c3900f40
 def run_scores(
     measured: Run,  # the tables of one test set
     name: str,  # of a model in them
@@ -84,16 +84,17 @@ def write_table(
 
 def write_run_tables(
     run: StudyRun,
-    models: dict[str, str],  # name → folder or Hub id, in the order in which they were measured
+    models: dict[str, str],  # name → folder or Hub id
     measured: dict[str, Run],  # test set → the folder with its tables
     layer: int,  # that the arm aligned
 ) -> None:
     "Write `results.parquet` and `units.parquet` of one run."
     from alignx.run_measures import models_of
 
-    results, units = [], []
+    results, units, named = [], [], {source: model for model, source in models.items()}
     for measure, one in measured.items():
-        for model, name in zip(models, models_of(one.recipe)):
+        for name, source in models_of(one.recipe).items():
+            model = named[source]
             identity = {"arm": run.arm, "seed": run.seed, "question": run.question, "measure": measure, "model": model}
             results.append(run_scores(one, name).assign(**identity))
             units.append(run_units(one, name, layer).assign(**identity))

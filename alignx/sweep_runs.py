@@ -6,7 +6,7 @@
 __all__ = ['run_key', 'run_note', 'is_done', 'code_version', 'device_name', 'peak_memory', 'build_rows', 'train_run',
            'measure_run', 'execute', 'run_command', 'run_environment', 'run_study']
 
-# %% ../nbs/08a_sweep_runs.ipynb #bdad103a
+# %% ../nbs/08a_sweep_runs.ipynb #9fefee04
 import json
 import os
 import resource
@@ -21,17 +21,18 @@ from pathlib import Path
 
 from .errors import InputError, UsageError
 from .run_folder import Run, describe_source, environment, fingerprint, write_folder, write_text
-from .sweep import Study, StudyRun, folder_name
+from .sweep import MODELS, Study, StudyRun, folder_name
 
-# %% ../nbs/08a_sweep_runs.ipynb #ef44456b
+# %% ../nbs/08a_sweep_runs.ipynb #733056cb
 def run_key(
     study: Study,
     run: StudyRun,
 ) -> str:  # 16 hexadecimal digits
     "What a run is made from, in short."
     recipes = [replace(one, output_dir="") for one in (run.recipe, *(study.measures[name] for name in run.measures))]
+    some = {name: study.asked[name] for name in run.measures if study.asked[name] != MODELS}
     sources = sorted({source for one in recipes for source in (one.model, one.data.parallel, one.data.test, one.data.instructions, one.data.replay_source) if source})
-    return fingerprint([_told(one.to_dict()) for one in recipes], run.measures, [describe_source(source) for source in sources])
+    return fingerprint([_told(one.to_dict()) for one in recipes], run.measures, [describe_source(source) for source in sources], *([some] if some else []))
 
 
 def _told(values: dict) -> dict:
@@ -114,7 +115,7 @@ def build_rows(
             note = run.path / ".steps" / "build.json"
             write_folder(shared, lambda new: (shutil.copytree(run.path / "data", new / "data", copy_function=_linked), shutil.copy2(note, new / "build.json")))
 
-# %% ../nbs/08a_sweep_runs.ipynb #df95f3cf
+# %% ../nbs/08a_sweep_runs.ipynb #8862cae8
 def train_run(
     study: Study,
     run: StudyRun,
@@ -147,8 +148,10 @@ def measure_run(
 
     made = {}
     for name in run.measures:
-        recipe = study.measures[name]
-        first, *further = models.values()
+        recipe, wanted = study.measures[name], [models[one] for one in models if one in study.asked[name]]
+        if not wanted:
+            continue
+        first, *further = wanted
         own = replace(recipe, model=first, align={"layer": layer}, output_dir=str(run.folder / "measures" / folder_name(name)), evaluate=replace(recipe.evaluate, models=further or None))
         made[name] = Run(own, lambda line, name=name: say(f"{name}: {line}"))
         build(made[name])

@@ -54,6 +54,7 @@ def study_in(folder: Path, text: str = SMALL):
         ("measures:", "questions:\n  q: {measures: [tset], vary: {align.layer: [1]}}\nmeasures:", "did you mean 'test'"),
         ("measures:", "questions:\n  q: {vary: {align.layer: 1}}\nmeasures:", "must be a list of values"),
         ("measures:", "questions:\n  q: {}\nmeasures:", "either 'vary'"),
+        ("{evaluate.tuples: 40", "{models: [tunned], evaluate.tuples: 40", "did you mean 'tuned'"),
         ("arms:", "arms: [", "not valid YAML"),
     ],
 )
@@ -170,6 +171,15 @@ def test_a_run_that_breaks_does_not_stop_the_others(tmp_path, capsys):
     runs = read_study(study.output_dir)["runs"].set_index("arm")
     assert runs["state"].to_dict() == {"base": "done", "AlignX": "failed", "SFT": "done"}
     assert "99" in runs.loc["AlignX", "problem"] and any("AlignX/0: failed" in line for line in said)
+
+
+def test_a_measure_may_be_for_some_models_alone(tmp_path):
+    study = study_in(tmp_path, SMALL.replace("max_steps: 8", "max_steps: 1").replace("measures:", "measures:\n  before: {models: [base], languages: [en, sw], evaluate.tuples: 20}"))
+    for run in study.runs:
+        execute(study, run, lambda line: None)
+    gather(study)
+    results = read_study(study.output_dir)["results"]
+    assert {(row.arm, row.measure) for row in results.itertuples()} == {("base", "before"), ("base", "test"), ("AlignX", "test")}
 
 
 def test_two_processes_do_not_share_a_run(tmp_path):
