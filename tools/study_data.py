@@ -34,7 +34,7 @@ Measured files carry six more languages, which nothing trains on. The rules, in 
   names. One that makes more than a twentieth of its corpus stays in training, or it would be the whole test.
 - Documents share sentences, and the corpora share more: joined over them, nearly half of the tuples are one group, which
   cannot be split. So the documents are split, and a training tuple that shares a sentence in any language, letter for
-  letter, with a measured tuple is dropped.
+  letter, with a measured tuple is dropped, and so is one whose English is nearly that of a measured tuple.
 - What is left of a held-out document once its tuples are drawn is in no file.
 - A measured tuple brings no translation that repeats the English, and no sentence that another measured tuple, an
   instruction or a name in the knowledge measure has.
@@ -51,12 +51,14 @@ import sys
 import time
 import unicodedata
 from collections import Counter, defaultdict
+from itertools import combinations
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from build_demo_assets import LANGUAGES, bucket, folded, read_lines, write_json, write_lines  # noqa: E402
 
+from alignx.data.duplicates import EvaluationIndex, band_keys, signatures  # noqa: E402
 from alignx.evaluate.facts import load_facts  # noqa: E402
 
 UNSEEN = ("hi", "vi", "ko", "fi", "pl", "it")
@@ -105,22 +107,28 @@ def missing_files(corpora: Path) -> list[str]:
     return [f"{name}.jsonl.gz" for name in INPUTS if not (corpora / f"{name}.jsonl.gz").is_file()]
 
 
+def lines_of(path: Path):
+    "Numbered JSON objects of a file; ends with one line where it cannot be read."
+    try:
+        yield from enumerate(read_lines(path), 1)
+    except (OSError, EOFError, ValueError) as error:
+        raise SystemExit(f"{path.name}: cannot be read ({error}); it is gzip, with one JSON object on each line") from error
+
+
 def read_corpus(corpora: Path, name: str) -> list[dict]:
     "The tuples of a corpus that have English, with single spaces, ids that occur once, and the measured languages only."
     rows, ids = [], Counter()
     path = corpora / f"{name}.jsonl.gz"
-    try:
-        for number, row in enumerate(read_lines(path), 1):
-            if not isinstance(row.get("text"), dict) or "id" not in row or "domain" not in row:
-                raise SystemExit(f"{path.name}, line {number}: 'id', 'domain' or 'text' is missing; every line is a multi-way tuple")
-            text = {language: " ".join(row["text"][language].split()) for language in MEASURED if language in row["text"]}
-            row = {"id": row["id"], "domain": row["domain"], "text": {language: words for language, words in text.items() if words}}
-            if "en" in row["text"]:
-                document, ids[row["id"]] = document_of(name, row), ids[row["id"]] + 1
-                again = f"~{ids[row['id']]}" if ids[row["id"]] > 1 else ""
-                rows.append({**row, "id": row["id"] + again, "document": document, "corpus": name})
-    except (OSError, EOFError, ValueError) as error:
-        raise SystemExit(f"{path.name}: cannot be read ({error}); every line is a JSON object, and the file is gzip") from error
+    for number, row in lines_of(path):
+        if not isinstance(row.get("text"), dict) or "id" not in row or "domain" not in row:
+            raise SystemExit(f"{path.name}, line {number}: 'id', 'domain' or 'text' is missing; every line is a multi-way tuple")
+        text = {language: " ".join(row["text"][language].split()) for language in MEASURED if language in row["text"]}
+        text = {language: sentence for language, sentence in text.items() if sentence}
+        if "en" in text:
+            ids[row["id"]] += 1
+            again = f"~{ids[row['id']]}" if ids[row["id"]] > 1 else ""
+            row = {"id": row["id"] + again, "domain": row["domain"], "text": text, "corpus": name}
+            rows.append({**row, "document": document_of(name, row)})
     return rows
 
 
@@ -185,46 +193,48 @@ def asked_names() -> tuple[set[str], set[str], set[str]]:
     return real, novel, words | real | novel
 
 
-def choose_instructions(corpora: Path, real: set[str], novel: set[str]) -> tuple[list[dict], dict]:
-    "Rows of stage 2, the same facts in each language, and how many were left out for which reason."
-    path, dropped, facts, unfit = corpora / "transfer.jsonl.gz", Counter(), defaultdict(dict), set()
-    for number, row in enumerate(read_lines(path), 1):
+def is_asked(row: dict, real: set[str], novel: set[str]) -> bool:
+    "Whether an instruction asks about a real country that is asked about, or has the name of such an invented one anywhere."
+    said = [letters(row[field]) for field in ("instruction", "input", "output")]
+    return said[1] in real or any(name in words for words in said for name in novel)
+
+
+def unfit(row: dict, real: set[str], novel: set[str]) -> str | None:
+    "Why nothing may be taught about the fact of an instruction, or None."
+    if row["split"] != "train":
+        return "of its own test part"
+    if row["relation"].startswith("novel"):
+        return "about an invented country"
+    return "about a country that the knowledge measure asks about" if is_asked(row, real, novel) else None
+
+
+def choose_instructions(corpora: Path, real: set[str], novel: set[str]) -> tuple[list[dict], Counter]:
+    "Rows of stage 2, the same facts in each language, and how many were left out for which reason; a fact is left out in all."
+    path, dropped, facts, reasons = corpora / "transfer.jsonl.gz", Counter(), defaultdict(dict), {}
+    for number, row in lines_of(path):
         lacking = [field for field in ("fact", "relation", "split", "lang", "instruction", "input", "output") if field not in row]
         if lacking:
             raise SystemExit(f"{path.name}, line {number}: field {lacking[0]!r} is missing; every line is a question with its answer")
-        if row["lang"] not in LANGUAGES:
-            continue
-        said = [letters(row[field]) for field in ("instruction", "input", "output")]
-        if row["split"] != "train":
-            dropped["of its own test part"] += 1
-        elif row["relation"].startswith("novel"):
-            dropped["about an invented country"] += 1
-        elif (real | novel) & set(said) or any(name in words for words in said for name in novel):
-            unfit.add(row["fact"])
-        facts[row["relation"], row["fact"]][row["lang"]] = row
-        if row["split"] != "train" or row["relation"].startswith("novel"):
-            del facts[row["relation"], row["fact"]]
+        if row["lang"] in LANGUAGES:
+            facts[row["fact"]][row["lang"]] = row
+        if reason := unfit(row, real, novel):
+            reasons[row["fact"]] = reason
     by_relation = defaultdict(list)
-    for (relation, fact), rows in sorted(facts.items(), key=lambda item: (bucket(item[0][1], 1 << 60), item[0])):
-        if fact in unfit:
-            dropped["about a country that the knowledge measure asks about"] += len(rows)
+    for fact, rows in sorted(facts.items(), key=lambda item: (bucket(item[0], 1 << 60), item[0])):
+        relation = next(iter(rows.values()))["relation"]
+        if fact in reasons:
+            dropped[reasons[fact]] += len(rows)
         elif len(by_relation[relation]) < PER_RELATION:
             by_relation[relation].append(rows)
         else:
             dropped[f"more than {PER_RELATION} facts of a kind"] += len(rows)
-    chosen = [rows[language] for relation in sorted(by_relation) for rows in by_relation[relation] for language in LANGUAGES if language in rows]
-    return chosen, {"dropped": dict(dropped), "relations": dict(Counter(row["relation"] for row in chosen))}
-
-
-def about_asked(rows: list[dict], real: set[str], novel: set[str]) -> int:
-    "How many instructions name a country that the knowledge measure asks about."
-    return sum(any(letters(row[f]) in real or any(n in letters(row[f]) for n in novel) for f in ("instruction", "input", "output")) for row in rows)
+    return [rows[l] for relation in sorted(by_relation) for rows in by_relation[relation] for l in LANGUAGES if l in rows], dropped
 
 
 # ---------------------------------------------------------------------------------------------- card
 def sentences(rows: list[dict]) -> set[str]:
-    "All sentences of tuples or of instructions, folded."
-    return {folded(t) for row in rows for t in (row["text"].values() if "text" in row else (row["instruction"], row["input"], row["output"])) if t}
+    "All sentences of tuples or of instructions, letter for letter."
+    return {letters(t) for row in rows for t in (row["text"].values() if "text" in row else (row["instruction"], row["input"], row["output"])) if t}
 
 
 def described(rows: list[dict]) -> dict:
@@ -246,62 +256,96 @@ def write_text_lines(path: Path, rows: list[dict]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- all of it
+class Progress:
+    "Prints lines with the seconds since the start."
+
+    def __init__(self):
+        self.begun = time.perf_counter()
+
+    def __call__(self, line: str) -> None:
+        print(f"{line} ({time.perf_counter() - self.begun:.0f} s)", flush=True)
+
+
+def split_corpora(corpora: Path, taken: set[str], dropped: dict, say: Progress) -> tuple[list, dict]:
+    "The tuples of training documents, and the measured tuples by file; `taken` and `dropped` grow."
+    train, files = [], {"validation": [], "test_in_domain": [], "test_story": [], "test_udhr": []}
+    for name in CORPORA:
+        rows = read_corpus(corpora, name)
+        held = hold_out(rows, HELD_OUT[name])
+        for role, file in enumerate(("test_in_domain", "validation")):
+            here = [row for row in rows if held.get(row["document"]) == role]
+            drawn = draw([m for row in here if (m := measurable(row, FEWEST[name]))], DRAWN[name][role], taken)
+            files[file] += drawn
+            dropped[name]["held out and not drawn"] += len(here) - len(drawn)
+        train += [row for row in rows if row["document"] not in held]
+        say(f"read {name}: {len(rows)} tuples, {len(held)} of {len({row['document'] for row in rows})} documents held out")
+    for name, languages, count in (("story", STORY_LANGUAGES, STORY_TUPLES), ("udhr", MEASURED, None)):
+        rows = read_corpus(corpora, name)
+        fit = [m for row in rows if row["document"] not in NO_CAMPAIGN and (m := measurable(row, 1)) and all(l in m["text"] for l in languages)]
+        files[f"test_{name}"] = draw(fit, count or len(fit), taken)
+        dropped[name]["not drawn"] += len(rows) - len(files[f"test_{name}"])
+        say(f"read {name}: {len(rows)} tuples")
+    return train, files
+
+
+def drop_measured(train: list[dict], measured: list[dict], dropped: dict) -> list[dict]:
+    "The training tuples that have another language than English and nothing in common with the measured ones."
+    seen = {key for row in measured for key in keys(row)}
+    index = EvaluationIndex({"source_lang": "en", "source": row["text"]["en"], "target_lang": "en", "target": row["text"]["en"]} for row in measured)
+    smallest, counts = signatures([row["text"]["en"] for row in train], ["en"] * len(train))
+    kept = []
+    for row, bands, count in zip(train, band_keys(smallest).tolist(), counts):
+        if keys(row) & seen:
+            dropped[row["corpus"]]["shares a sentence with a measured tuple"] += 1
+        elif count >= index.min_shingles and index.is_near(row["text"]["en"], bands):
+            dropped[row["corpus"]]["is nearly a measured tuple in English"] += 1
+        elif sum(language in row["text"] for language in LANGUAGES) < 2:
+            dropped[row["corpus"]]["in English only"] += 1
+        else:
+            kept.append(row)
+    return kept
+
+
+def in_common(files: dict, lessons: list[dict]) -> tuple[dict, dict]:
+    "How many sentences, letter for letter in whatever language, and how many documents each two files share, one of them measured."
+    said = {name: sentences(rows) for name, rows in {**files, "instructions": lessons}.items()}
+    documents = {name: {row["document"] for row in rows} for name, rows in files.items()}
+    pairs = [(a, b) for a, b in combinations(said, 2) if {a, b} != {"train", "instructions"}]
+    return (
+        {f"{a} and {b}": len(said[a] & said[b]) for a, b in pairs},
+        {f"{a} and {b}": len(documents[a] & documents[b]) for a, b in pairs if b in documents},
+    )
+
+
 def build(corpora: Path, out: Path) -> dict:
     "Make the files and their card. Ends with one line if a corpus is missing or broken, or if the files have something in common."
     if missing := missing_files(corpora):
         raise SystemExit(f"{corpora}: {', '.join(missing)} not there; see the head of tools/study_data.py for what each holds")
     out.mkdir(parents=True, exist_ok=True)
-    begun = time.perf_counter()
+    say, dropped = Progress(), defaultdict(Counter)
     real, novel, words = asked_names()
-    lessons, about = choose_instructions(corpora, real, novel)
+    lessons, dropped["transfer"] = choose_instructions(corpora, real, novel)
     taken = {letters(row[field]) for row in lessons for field in ("instruction", "input", "output")} | words
-    taken.discard("")
-    train, files, dropped = [], {"validation": [], "test_in_domain": []}, defaultdict(Counter)
-    for name in CORPORA:
-        rows = read_corpus(corpora, name)
-        held = hold_out(rows, HELD_OUT[name])
-        for role, file in enumerate(("test_in_domain", "validation")):
-            fit = [m for row in rows if held.get(row["document"]) == role and (m := measurable(row, FEWEST[name]))]
-            drawn = draw(fit, DRAWN[name][role], taken)
-            files[file] += drawn
-            dropped[name]["held out and not drawn"] += sum(v == role for v in (held.get(row["document"]) for row in rows)) - len(drawn)
-        train += [row for row in rows if row["document"] not in held]
-        print(f"read {name}: {len(rows)} tuples, {len(held)} of {len({r['document'] for r in rows})} documents held out ({time.perf_counter() - begun:.0f} s)", flush=True)
-    story = [m for row in read_corpus(corpora, "story") if row["document"] not in NO_CAMPAIGN and (m := measurable(row, 1))]
-    files["test_story"] = draw([row for row in story if all(l in row["text"] for l in STORY_LANGUAGES)], STORY_TUPLES, taken)
-    law = [m for row in read_corpus(corpora, "udhr") if (m := measurable(row, 1))]
-    files["test_udhr"] = draw([row for row in law if all(l in row["text"] for l in MEASURED)], len(law), taken)
-    measured = {key for rows in files.values() for row in rows for key in keys(row)}
-    kept = []
-    for row in train:
-        if keys(row) & measured:
-            dropped[row["corpus"]]["shares a sentence with a measured tuple"] += 1
-        elif sum(language in row["text"] for language in LANGUAGES) < 2:
-            dropped[row["corpus"]]["in English only"] += 1
-        else:
-            kept.append(row)
-    documents = {name: Counter((row["corpus"], row["document"]) for row in rows) for name, rows in {"train": kept, **files}.items()}
-    files = {"train": [only(row, LANGUAGES) for row in kept], **{name: [only(row, MEASURED) for row in rows] for name, rows in files.items()}}
+    train, measured = split_corpora(corpora, taken, dropped, say)
+    files = {"train": drop_measured(train, [row for rows in measured.values() for row in rows], dropped), **measured}
+    say("dropped what training shares with the measured files")
     card = {"trained_languages": LANGUAGES, "unseen_languages": UNSEEN, "files": {}}
     for name, rows in files.items():
-        write_lines(out / f"{name}.jsonl.gz", rows)
-        card["files"][name] = {**described(rows), "documents": len(documents[name]), "corpora": dict(Counter(c for c, _ in documents[name].elements()))}
-        print(f"wrote {name}.jsonl.gz: {len(rows)} tuples ({time.perf_counter() - begun:.0f} s)", flush=True)
-    lessons = [{field: row[field] for field in ("instruction", "input", "output", "lang")} for row in lessons]
-    write_text_lines(out / "instructions.jsonl", lessons)
-    print(f"wrote instructions.jsonl: {len(lessons)} rows ({time.perf_counter() - begun:.0f} s)", flush=True)
-    card["files"]["instructions"] = {"rows": len(lessons), "languages": dict(Counter(row["lang"] for row in lessons)), "relations": about["relations"]}
-    card["dropped"] = {**{name: dict(counts) for name, counts in dropped.items()}, "instructions": about["dropped"]}
-    card["instructions_about_a_country_that_is_asked_about"] = about_asked(lessons, real, novel)
-    said = {name: sentences(rows) for name, rows in {**files, "instructions": lessons}.items()}
-    measured_names = [name for name in files if name != "train"]
-    pairs = [(a, b) for a in ("train", "instructions", *measured_names) for b in measured_names if a != b and (a not in measured_names or a < b)]
-    card["shared_sentences"] = {f"{a} and {b}": len(said[a] & said[b]) for a, b in pairs}
-    card["shared_documents"] = {f"{a} and {b}": len(documents[a].keys() & documents[b].keys()) for a, b in pairs if a != "instructions"}
-    card["sha256"] = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.iterdir()) if p.name.removesuffix(".gz").removesuffix(".jsonl") in said}
+        written = [only(row, LANGUAGES if name == "train" else MEASURED) for row in rows]
+        write_lines(out / f"{name}.jsonl.gz", written)
+        documents = {(row["corpus"], row["document"]) for row in rows}
+        card["files"][name] = {**described(written), "corpora": dict(Counter(row["corpus"] for row in rows)), "documents": dict(Counter(c for c, _ in sorted(documents)))}
+        say(f"wrote {name}.jsonl.gz: {len(rows)} tuples")
+    write_text_lines(out / "instructions.jsonl", [{field: row[field] for field in ("instruction", "input", "output", "lang")} for row in lessons])
+    say(f"wrote instructions.jsonl: {len(lessons)} rows")
+    card["files"]["instructions"] = {"rows": len(lessons), "languages": dict(Counter(row["lang"] for row in lessons)), "relations": dict(Counter(row["relation"] for row in lessons))}
+    card["dropped"] = {name: dict(counts) for name, counts in dropped.items()}
+    card["shared_sentences"], card["shared_documents"] = in_common(files, lessons)
+    card["instructions_about_what_is_asked"] = sum(is_asked(row, real, novel) for row in lessons)
+    card["sha256"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (*(out / f"{name}.jsonl.gz" for name in files), out / "instructions.jsonl")}
     write_json(out / "card.json", card)
     common = [name for table in ("shared_sentences", "shared_documents") for name, count in card[table].items() if count]
-    if common or card["instructions_about_a_country_that_is_asked_about"]:
+    if common or card["instructions_about_what_is_asked"]:
         raise SystemExit(f"the files have something in common: {', '.join(common) or 'instructions and the knowledge measure'}; see card.json")
     return card
 
