@@ -1,8 +1,8 @@
 """The data of the study, from small made-up corpora: what is kept apart, what is left out, and that it is the same every time."""
 import gzip
+import hashlib
 import importlib.util
 import json
-import random
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ CURRENCY = {"en": "Which currency?", **{language: f"Which currency, {language}?"
 
 def word(number, language):
     "A made-up word of a language."
-    letters = random.Random(f"{number} {language}")
-    return "".join(letters.choice("bdfgklmnprst") + letters.choice("aeiou") for _ in range(3))
+    digest = hashlib.sha256(f"{number} {language}".encode()).digest()
+    return "".join("bdfgklmnprst"[digest[n] % 12] + "aeiou"[digest[n + 1] % 5] for n in (0, 2, 4))
 
 
 def say(*numbers, languages=MEASURED):
@@ -81,7 +81,7 @@ def transfer_rows():
     rows += [question("novel_currency.X", "novel_currency", "train", language, "Xopia", word(6, language)) for language in LANGUAGES]
     for kind in ("real", "novel"):
         subject = asked[asked["kind"] == kind].iloc[0]["subject"]
-        names = asked[(asked["fact"] == asked[asked["kind"] == kind].iloc[0]["fact"])].set_index("lang")["respelt"]
+        names = asked[asked["fact"] == asked[asked["kind"] == kind].iloc[0]["fact"]].set_index("lang")["respelt"]
         assert names["en"] == subject
         rows += [question(f"{kind}.asked", "currency", "train", language, names[language], word(7, language)) for language in LANGUAGES]
     return rows
@@ -207,7 +207,7 @@ def test_the_card_counts_what_is_there(built, rows):
     for name in FILES:
         assert card["files"][name]["tuples"] == len(rows[name])
         assert card["files"][name]["languages"]["sw"] == sum("sw" in row["text"] for row in rows[name])
-        assert card["sha256"][f"{name}.jsonl.gz"] == study_data.hashlib.sha256((built / f"{name}.jsonl.gz").read_bytes()).hexdigest()
+        assert card["sha256"][f"{name}.jsonl.gz"] == hashlib.sha256((built / f"{name}.jsonl.gz").read_bytes()).hexdigest()
     assert len(card["shared_sentences"]) == 14 and set(card["shared_sentences"].values()) == {0}
     assert set(card["shared_documents"].values()) == {0}
     assert card["dropped"]["transfer"]["about a country that the knowledge measure asks about"] == 24

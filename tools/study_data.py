@@ -1,6 +1,6 @@
 """Make the data of the study of alignment on a multilingual model from multi-way corpora.
 
-    python tools/study_data.py CORPORA OUT     # about half a minute on one core
+    python tools/study_data.py CORPORA OUT     # about a quarter of a minute on one core
 
 CORPORA holds multi-way tuples, `{"id", "domain", "text": {language: sentence}}`, one JSON a line, and a set of
 instructions, `{"fact", "relation", "split", "lang", "instruction", "input", "output"}`. Anybody can make them from
