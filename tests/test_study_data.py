@@ -23,9 +23,9 @@ CURRENCY = {"en": "Which currency?", **{language: f"Which currency, {language}?"
 
 
 def word(number, language):
-    "A made-up word of a language."
+    "A made-up word of a language, which no country is called."
     digest = hashlib.sha256(f"{number} {language}".encode()).digest()
-    return "".join("bdfgklmnprst"[digest[n] % 12] + "aeiou"[digest[n + 1] % 5] for n in (0, 2, 4))
+    return "".join("bdfgklmnprst"[digest[n] % 12] + "aeiou"[digest[n + 1] % 5] for n in (0, 2, 4)) + "q"
 
 
 def say(*numbers, languages=MEASURED):
