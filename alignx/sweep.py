@@ -116,7 +116,7 @@ def question_cases(
         made[f"{name}: " + ", ".join(f"{setting.split('.')[-1]} {value}" for setting, value in chosen.items())] = fixed | chosen
     return made
 
-# %% ../nbs/08_sweep.ipynb #4ad9154c
+# %% ../nbs/08_sweep.ipynb #cd2a4938
 MODELS = ("base", "aligned", "tuned")
 
 
@@ -143,9 +143,11 @@ def _measures(values: dict, named: dict, where: str) -> tuple[dict[str, Recipe],
     return made, asked
 
 
-def _held_out(measures: dict[str, Recipe]) -> list[str]:
-    "The sources that no arm may train on."
-    return sorted({one.data.test for one in measures.values() if one.data.test and one.data.test != one.data.parallel})
+def _held_out(values: dict, measures: dict[str, Recipe]) -> dict:  # a setting, or none
+    "The sources that no arm may train on: those that the recipe names, and those that are measured."
+    named = (values.get("data") or {}).get("exclude") or []
+    sources = {*named, *(one.data.test for one in measures.values() if one.data.test and one.data.test != one.data.parallel)}
+    return {"data.exclude": sorted(sources)} if sources else {}
 
 # %% ../nbs/08_sweep.ipynb #72067706
 def _runs(arm: str, settings: dict, seeds: list[int], values: dict, output_dir: Path, where: str, measures: tuple[str, ...], question: str = "") -> list[StudyRun]:
@@ -168,7 +170,7 @@ def _one_folder_each(runs: list[StudyRun], where: str) -> None:
             raise UsageError(f"{where}: {seen[run.folder]!r} and {run.key!r} would share the folder {run.folder.parent.name}; give the arms names that differ in letters or digits")
         seen[run.folder] = run.key
 
-# %% ../nbs/08_sweep.ipynb #bade5fff
+# %% ../nbs/08_sweep.ipynb #67e2936b
 def _read(path: Path) -> dict:
     "The plain content of a study file."
     if not path.is_file():
@@ -198,7 +200,7 @@ def load_study(
     values = override(values, changes)
     measures, asked = _measures(values, _table(content.get("measures"), f"{where}, 'measures'") or {"test": {}}, where)
     seeds = _seeds(content.get("seeds", [0]), where)
-    values = _with(values, {"data.exclude": _held_out(measures)}) if _held_out(measures) else values
+    values = _with(values, _held_out(values, measures))
     runs = []
     for arm, settings in arms.items():
         runs += _runs(arm, _table(settings, f"{where}, arm {arm!r}"), seeds, values, output_dir, f"{where}, arm {arm!r}", tuple(measures))

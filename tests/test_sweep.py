@@ -83,6 +83,8 @@ def test_every_measured_source_is_kept_out_of_training(tmp_path):
     text = SMALL.replace("measures:", "measures:\n  other: {data.test: held-out.jsonl, data.test_split: null}\n  third: {data.test: demo}")
     study = study_in(tmp_path, text)
     assert all(run.recipe.data.exclude == ["held-out.jsonl"] for run in study.runs)
+    study = study_in(tmp_path, text.replace("data.pairs: 300", "data.pairs: 300, data.exclude: [another.jsonl]"))
+    assert all(run.recipe.data.exclude == ["another.jsonl", "held-out.jsonl"] for run in study.runs)
 
 
 def test_questions_multiply_or_name_their_cases():
