@@ -236,9 +236,10 @@ def label_points(
     points: Mapping[str, tuple[float, float]],  # label → x, y
     colors: Mapping[str, str],  # label → colour
     size: float = 8,  # points
+    keep_free: Iterable[tuple[float, float, float, float]] = (),  # boxes that no label may cover: left, bottom, right, top in pixels
 ) -> list[str]:  # labels for which there was no room
     "Writes each label at its point, or as near as the labels before it allow; none leaves the axes or covers another."
-    renderer, frame, taken, left_out = axis.figure.canvas.get_renderer(), axis.get_window_extent().extents, [], []
+    renderer, frame, taken, left_out = axis.figure.canvas.get_renderer(), axis.get_window_extent().extents, list(keep_free), []
     paper = dict(boxstyle="square,pad=0.08", facecolor="white", edgecolor="none", alpha=0.88)
     for label, point in points.items():
         style = dict(textcoords="offset pixels", ha="center", va="center", fontsize=size, weight="bold", color=ink(colors[label]), zorder=4)
