@@ -179,8 +179,8 @@ def label_ends(
     axis.figure.draw_without_rendering()
     points = axis.get_position().height * axis.figure.get_figheight() * 72
     size = max(size / 2, min(size, points / (1.3 * max(len(ends) - 1, 1))))
-    low, high = axis.get_ylim()
-    heights = spread([(end[2] - low) / (high - low) for end in ends], 1.3 * size / points)
+    within = axis.transData + axis.transAxes.inverted()
+    heights = spread([within.transform(end[1:3])[1] for end in ends], 1.3 * size / points)
     for (label, x, y, color), height in zip(ends, heights):
         leader = dict(arrowstyle="-", color=color, linewidth=0.6, shrinkA=0, shrinkB=3, relpos=(0, 0.5))
         axis.annotate(label, (x, y), xytext=(1.04, height), textcoords="axes fraction", color=ink(color), fontsize=size, va="center", arrowprops=leader)

@@ -56,7 +56,7 @@ def better(
     "Which values of a metric one wants."
     return "lower" if LOWER_IS_BETTER.fullmatch(metric) else "" if NEITHER.fullmatch(metric) else "higher"
 
-# %% ../../nbs/explore/11_study_plots.ipynb #0faa8c2b
+# %% ../../nbs/explore/11_study_plots.ipynb #e433af40
 Key = str | tuple[str, str]  # a metric, or (measure, metric)
 
 
@@ -81,7 +81,7 @@ def study_rows(
         raise InputError(f"table of arms: {metric!r} was measured on {', '.join(map(repr, measures))}; name one, as in ({measures[0]!r}, {metric!r})")
     twice = table[table.duplicated(list(by))]
     if len(twice):
-        raise InputError(f"table of arms: {metric!r} of {' and '.join(str(twice[column].iloc[0]) for column in by)!r} is there twice; keep one model of each arm, as `last_stage` does")
+        raise InputError(f"table of arms: {metric!r} of {' and '.join(str(twice[column].iloc[0]) for column in by)!r} is there twice; keep one model of each arm, as `last_stage` does{'' if by == ('arm',) else ', and tell its rows apart by hue'}")
     if table[number].isna().all():
         raise InputError(f"table of arms: no value of {metric!r} is a number; measure again, or choose another metric")
     return _in_units(table.assign(value=table[number]), (transforms or {}).get(key))
@@ -97,13 +97,14 @@ def _in_units(rows: pd.DataFrame, transform: Callable | None) -> pd.DataFrame:
             numbers[one], numbers[other] = np.minimum(numbers[one], numbers[other]), np.maximum(numbers[one], numbers[other])
     return rows.assign(**numbers)
 
-# %% ../../nbs/explore/11_study_plots.ipynb #c3a5c39e
+# %% ../../nbs/explore/11_study_plots.ipynb #8be30341
 def decimals(
     values: Iterable[float],  # may hold NaN
 ) -> int:  # 0 to 3
-    "How many decimals leave the largest of these numbers three digits."
-    largest = np.nanmax(np.abs(np.asarray(list(values), float)), initial=0)
-    return int(np.clip(2 - np.floor(np.log10(largest)), 0, 3)) if largest > 0 else 2
+    "How many decimals leave three digits to the largest of these numbers, and two to what lies between them."
+    values = np.array([value for value in values if np.isfinite(value)], float)
+    needed = [digits - 1 - np.floor(np.log10(size)) for digits, size in ((3, np.abs(values).max(initial=0)), (2, np.ptp(values) if len(values) else 0)) if size > 0]
+    return int(np.clip(max(needed, default=2), 0, 3))
 
 
 def footnote(
@@ -122,7 +123,7 @@ def titles_of(
     names = metrics if isinstance(metrics, Mapping) else {key: (key if isinstance(key, str) else ", ".join(key)).replace("_", " ") for key in metrics}
     if not names:
         raise InputError("metrics: none to draw; give {metric: title}")
-    return {key: readable(title, 54) for key, title in names.items()}
+    return {key: readable(title, 54).replace(" %", " %") for key, title in names.items()}
 
 
 def panel_grid(
@@ -139,7 +140,7 @@ def panel_grid(
         axis.set_visible(False)
     return figure, list(axes.flat[:count])
 
-# %% ../../nbs/explore/11_study_plots.ipynb #e260bc59
+# %% ../../nbs/explore/11_study_plots.ipynb #7cfa2d32
 def row_panel(
     axis,  # matplotlib axes
     rows: pd.DataFrame,  # from study_rows, indexed by arm in the order from top to bottom
@@ -147,7 +148,7 @@ def row_panel(
     zero: float | None = None,  # what "no difference" is; dots are hollow where their interval holds it
 ):
     "A dot, an interval, ticks for the outermost seeds and a number for each arm."
-    places = decimals([*rows["value"], *rows["low"], *rows["high"]])
+    places = decimals(rows["value"])
     for height, (arm, row) in enumerate(rows.iterrows()):
         if pd.isna(row["value"]):
             axis.annotate("not measured", (0.5, height), xycoords=("axes fraction", "data"), ha="center", va="center", fontsize=7.5, color="#767676")
@@ -163,6 +164,7 @@ def row_panel(
     axis.margins(x=0.08)
     axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axis.grid(axis="y", visible=False)
+    axis.tick_params(axis="y", length=0)
 
 
 def name_rows(
@@ -175,7 +177,6 @@ def name_rows(
     axis.set_yticks(range(len(names)), list(names.values()))
     for label, arm in zip(axis.get_yticklabels(), names):
         label.set_color(ink(colors[arm]))
-    axis.tick_params(axis="y", length=0)
 
 
 def arrow(
@@ -208,10 +209,11 @@ def _small_panels(rows, titles, colors, directions, zeros):  # figure, {key: axi
         row_panel(axis, part, colors, zeros.get(key))
         axis.set_title(textwrap.fill(titles[key], 30), fontsize=9)
         axis.set_xlabel(arrow(key, directions), fontsize=8)
-    name_rows(axes[0], order, colors)
+    for axis in axes[::3]:
+        name_rows(axis, order, colors)
     return figure, dict(zip(rows, axes))
 
-# %% ../../nbs/explore/11_study_plots.ipynb #ba589316
+# %% ../../nbs/explore/11_study_plots.ipynb #316b5aa1
 @house_style
 def arm_dots(
     table: pd.DataFrame,  # from arm_table, one model of each arm (see last_stage)
@@ -231,12 +233,12 @@ def arm_dots(
     figure, axes = _small_panels(rows, titles, arm_colors(table["arm"]) | dict(colors or {}), directions, {})
     for key, axis in axes.items():
         if baseline is not None and pd.notna(rows[key].loc[baseline, "value"]):
-            axis.axvline(rows[key].loc[baseline, "value"], color="#333333", linestyle=":", linewidth=1, zorder=0)
+            axis.axvline(rows[key].loc[baseline, "value"], color="#333333", linestyle=":", linewidth=1, zorder=1)
     against = "" if baseline is None else f"; dotted: {readable(baseline)}"
     footnote(figure, f"line: 95 % interval over seeds and sentences; ticks: lowest and highest seed{against}")
     return figure
 
-# %% ../../nbs/explore/11_study_plots.ipynb #0a898eb7
+# %% ../../nbs/explore/11_study_plots.ipynb #cd59ac0b
 @house_style
 def difference_dots(
     table: pd.DataFrame,  # from compare_arms, one model of each arm (see last_stage)
@@ -255,7 +257,7 @@ def difference_dots(
     zeros = {key: float((transforms or {}).get(key, float)(0.0)) for key in titles}
     figure, axes = _small_panels(rows, titles, arm_colors([against, *table["arm"]]) | dict(colors or {}), directions, zeros)
     for key, axis in axes.items():
-        axis.axvline(zeros[key], color="#333333", linewidth=0.8, zorder=0)
+        axis.axvline(zeros[key], color="#333333", linewidth=0.8, zorder=1)
     footnote(figure, f"difference from {readable(against)}; line: 95 % interval over seeds and sentences; hollow: the interval holds no difference")
     return figure
 
