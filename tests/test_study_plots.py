@@ -21,9 +21,8 @@ CASES = {
     "plain": dict(),
     "eight hostile arms": dict(arms=HOSTILE),
     "one arm, one seed": dict(arms=["AlignX"], seeds=1),
-    "all alike": dict(arms=HOSTILE, alike=True),
-    "gaps": dict(arms=HOSTILE, gaps=True),
-    "single seeds": dict(seeds=1),
+    "all alike": dict(arms=HOSTILE[:6], alike=True, seeds=1),
+    "gaps": dict(gaps=True),
 }
 
 
@@ -48,7 +47,7 @@ def study(arms=PLAIN, seeds=3, alike=False, gaps=False):
     layers = [(arm, s, m, k, a, b, "retrieval_top1", 0.5 if alike else random.random()) for arm in arms for s in range(seeds) for m in ("test", "other languages") for k in range(13) for a, b in (("en", "de"), ("de", "en"))]
     results = pd.DataFrame(layers, columns=["arm", "seed", "measure", "layer", "source_lang", "target_lang", "metric", "value"]).astype({"layer": "Int64"})
     names = ["gradient_norm_lm", "gradient_norm_contrastive", "gradient_norm_language_matching", "gradient_cosine_lm_contrastive", "gradient_cosine_lm_language_matching", "gradient_cosine_contrastive_language_matching"]
-    logs = pd.DataFrame([(arm, s, t, *(0.5 if alike else v for v in random.random(6))) for arm in arms[:4] for s in range(seeds) for t in range(0, 50, 5)], columns=["arm", "seed", "step", *names])
+    logs = pd.DataFrame([(arm, s, t, *(0.5 if alike else v for v in random.random(6))) for arm in arms[:3] for s in range(seeds) for t in range(0, 50, 5)], columns=["arm", "seed", "step", *names])
     if gaps:
         results.loc[results["layer"] == 5, "value"] = np.nan
         logs.loc[::3, names[3:]] = np.nan
@@ -117,7 +116,7 @@ def test_an_arm_keeps_its_colour_in_every_picture():
 
 def test_the_real_tables_of_a_study_go_in_as_they_are():
     random = np.random.default_rng(0)
-    rows = [(arm, seed, model, measure, metric, l, i, level + random.normal(0, 0.1), 1.0) for arm, model, level in (("base", "base", 0.2), ("CPT", "aligned", 0.3), ("CPT", "tuned", 0.4), ("AlignX", "aligned", 0.6), ("AlignX", "tuned", 0.7))
+    rows = [(arm, seed, model, measure, metric, l, i, level + random.normal(0, 0.02), 1.0) for arm, model, level in (("base", "base", 0.2), ("CPT", "aligned", 0.3), ("CPT", "tuned", 0.4), ("AlignX", "aligned", 0.6), ("AlignX", "tuned", 0.7))
             for seed in range(1 if arm == "base" else 2) for measure in ("test", "other") for metric in ("retrieval_top1", "loss_pivot") for l in ("de", "sw") for i in range(8)]  # fmt: skip
     units = pd.DataFrame(rows, columns=UNIT_COLUMNS)
     levels, changes = last_stage(arm_table(units, resamples=50)), last_stage(compare_arms(units, "base", resamples=50))
@@ -161,7 +160,8 @@ def test_a_profile_is_the_mean_over_pairs_then_over_seeds_and_rings_the_aligned_
     results = study(arms=["AlignX"])["results"]
     axis = arm_profile(results, layer={"AlignX": 4}).axes[0]
     mean, ring = (line for line in axis.lines if line.get_marker() == "o")
-    naive = [np.mean([results.query("measure == 'test' and layer == @k and seed == @s")["value"].mean() for s in range(3)]) for k in range(13)]
+    own = results[results["measure"] == "test"]
+    naive = [np.mean([own[(own["layer"] == k) & (own["seed"] == s)]["value"].mean() for s in range(3)]) for k in range(13)]
     assert np.allclose(mean.get_ydata(), naive) and (ring.get_xdata()[0], ring.get_ydata()[0]) == pytest.approx((4, naive[4]))
     dotted = [line for line in arm_profile(results, layer=4).axes[1].lines if line.get_linestyle() == ":"]
     assert [line.get_xdata()[0] for line in dotted] == [4]

@@ -171,12 +171,14 @@ def label_ends(
     axis,  # matplotlib axes with all else drawn: limits, titles
     ends: list[tuple[str, float, float, str]],  # label, x, y of the line's end, colour
     size: float = 9,  # points
+    lay_out: bool = True,  # find out how high the axes are; once is enough for all axes of a figure
 ):
     "Writes each label to the right of the axes, at the height of its line's end or as near as the others allow; lines that end in NaN get none."
     ends = sorted((end for end in ends if np.isfinite(end[2])), key=lambda end: end[2])
     if not ends:
         return
-    axis.figure.draw_without_rendering()
+    if lay_out:
+        axis.figure.draw_without_rendering()
     points = axis.get_position().height * axis.figure.get_figheight() * 72
     size = max(size / 2, min(size, points / (1.3 * max(len(ends) - 1, 1))))
     within = axis.transData + axis.transAxes.inverted()

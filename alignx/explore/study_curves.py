@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['factor_lines', 'arm_profile', 'gradient_lines']
 
-# %% ../../nbs/explore/11a_study_curves.ipynb #c05de365
+# %% ../../nbs/explore/11a_study_curves.ipynb #26f05887
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from ..errors import InputError, UsageError, unknown
 from .figures import house_style, label_ends, new_figure, readable, readable_names, thinned
@@ -60,7 +60,7 @@ def _mark_settings(axis, places: Mapping[object, float], logx: bool, numeric: bo
             shown[name], free = place, middle + half
     axis.set_xticks(list(shown.values()), list(shown))
 
-# %% ../../nbs/explore/11a_study_curves.ipynb #efd7edf8
+# %% ../../nbs/explore/11a_study_curves.ipynb #ccdf247f
 def _setting_line(axis, rows: pd.DataFrame, places: Mapping[object, float], color: str, shift: float | None) -> tuple[float, float]:  # where it ends
     "One line over numbers with a band, or, with a `shift`, dots with bars at places moved by it."
     rows = rows.sort_values("place")
@@ -78,11 +78,18 @@ def _setting_line(axis, rows: pd.DataFrame, places: Mapping[object, float], colo
     return (known["place"].iloc[-1] + (shift or 0), known["value"].iloc[-1]) if len(known) else (np.nan, np.nan)
 
 
+def _label_all(drawn: list[tuple]):  # axes and the ends of their lines
+    "Labels at the ends of the lines of all panels, after one layout."
+    drawn[0][0].figure.draw_without_rendering()
+    for axis, ends in drawn:
+        label_ends(axis, ends, 8.5, lay_out=False)
+
+
 def _hues(rows: pd.DataFrame, hue: str | None) -> dict:  # value → its rows, in order of appearance
     "The lines of a panel."
     return {"": rows} if hue is None else {value: part for value, part in rows.groupby(rows[hue].map(_written), sort=False)}
 
-# %% ../../nbs/explore/11a_study_curves.ipynb #1fe703e3
+# %% ../../nbs/explore/11a_study_curves.ipynb #052c687d
 @house_style
 def factor_lines(
     table: pd.DataFrame,  # from arm_table, one model of each arm, with the varied settings merged in as columns
@@ -117,8 +124,7 @@ def factor_lines(
         axis.set_title(textwrap.fill(titles[key], 36), fontsize=9)
         axis.set(xlabel=readable(x), ylabel=arrow(key, directions))
     footnote(figure, f"{'' if hue is None else f'colours: {readable(hue)}; '}{'bands' if numeric else 'bars'}: 95 % intervals over seeds and sentences; dashes: lowest and highest seed")
-    for axis, ends in drawn:
-        label_ends(axis, ends, 8.5)
+    _label_all(drawn)
     return figure
 
 
@@ -158,7 +164,7 @@ def _arm_line(axis, rows: pd.DataFrame, color: str) -> pd.Series:  # value by la
     axis.plot(mean.index, mean, color=color, linewidth=1.8, marker="o", markersize=3.5 if len(mean) <= 24 else 2)
     return mean
 
-# %% ../../nbs/explore/11a_study_curves.ipynb #eab1df10
+# %% ../../nbs/explore/11a_study_curves.ipynb #f11a909d
 @house_style
 def arm_profile(
     results: pd.DataFrame,  # of a study: arm, seed, layer, source_lang, target_lang, metric, value, perhaps measure; one model of each arm
@@ -188,8 +194,7 @@ def arm_profile(
     axes[0].set_ylabel(f"{readable(metric.replace('_', ' '))}\n{arrow(metric, None)}")
     marked = "" if layer is None else "; ring: aligned layer" if isinstance(layer, Mapping) else "; dotted: aligned layer"
     footnote(figure, f"mean over pairs of languages; thin: single seeds{marked}")
-    for axis, ends in drawn:
-        label_ends(axis, ends, 8.5)
+    _label_all(drawn)
     return figure
 
 
@@ -224,7 +229,7 @@ def _step_line(axis, logs: pd.DataFrame, column: str, color: str, window: int) -
     axis.plot(mean.index, mean, color=color, linewidth=1.8, marker="o" if len(mean) == 1 else None)
     return (mean.index[-1], mean.iloc[-1]) if len(mean) else (np.nan, np.nan)
 
-# %% ../../nbs/explore/11a_study_curves.ipynb #b8ee88d2
+# %% ../../nbs/explore/11a_study_curves.ipynb #c399ce09
 @house_style
 def gradient_lines(
     logs: pd.DataFrame,  # of a study, or a Trainer's log history as a table: step and gradient_..., perhaps arm and seed
@@ -252,11 +257,10 @@ def gradient_lines(
         left.set_yscale("log")
         left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        left.yaxis.set_minor_formatter(NullFormatter())
+        left.yaxis.set_minor_locator(NullLocator())
         right.set_ylim(-1, 1)
         right.axhline(0, color="#333333", linewidth=0.8)
     for axis in axes[-1]:
         axis.set_xlabel("step")
-    for axis, ends in drawn:
-        label_ends(axis, ends, 8.5)
+    _label_all(drawn)
     return figure

@@ -288,7 +288,7 @@ def _label_arms(axis, points: pd.DataFrame, colors: Mapping[str, str]):
             text.remove()
     label_points(axis, spots, inks)
 
-# %% ../../nbs/explore/11_study_plots.ipynb #77ece9e3
+# %% ../../nbs/explore/11_study_plots.ipynb #d944e2d0
 @house_style
 def tradeoff(
     table: pd.DataFrame,  # from arm_table or compare_arms, one model of each arm (see last_stage)
@@ -302,7 +302,7 @@ def tradeoff(
 ) -> Figure:
     "One metric against another: a labelled point for each arm that has both, with both 95 % intervals."
     right, up = (_point_rows(part, key, transforms) for part, key in ((table, x), (table if y_table is None else y_table, y)))
-    points = right.join(up, rsuffix="_y", how="inner")
+    points = right.join(up.add_suffix("_y"), how="inner")
     if points.empty:
         raise InputError(f"tradeoff: no arm has both {x!r} and {y!r}; measure both, or name the arms alike in both tables")
     colors = arm_colors(points.index) | dict(colors or {})
