@@ -21,7 +21,7 @@ from .palette import PALETTE
 from .study_plots import Key, arm_colors, arrow, footnote, panel_grid, study_rows, titles_of
 from .training_panels import panel_place
 
-# %% ../../nbs/explore/11a_study_curves.ipynb #472d8fad
+# %% ../../nbs/explore/11a_study_curves.ipynb #aa40661b
 def _written(value: object) -> str:
     "A setting as one writes it."
     return f"{value:,.6g}" if isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_) else readable(value, 24)
@@ -40,7 +40,7 @@ def _places(values: pd.Series, logx: bool, where: str) -> tuple[dict, bool]:  # 
         raise UsageError(f"{where}: {_written(min(tried))} has no place on a logarithmic axis; leave logx=False")
     return {value: float(value) for value in sorted(tried)}, True
 
-
+# %% ../../nbs/explore/11a_study_curves.ipynb #79670cbe
 def _mark_settings(axis, places: Mapping[object, float], logx: bool, numeric: bool, inches: float):
     "A tick at each value that was tried, if its number touches no other."
     axis.set_xscale("log" if logx else "linear")
@@ -89,7 +89,17 @@ def _hues(rows: pd.DataFrame, hue: str | None) -> dict:  # value → its rows, i
     "The lines of a panel."
     return {"": rows} if hue is None else {value: part for value, part in rows.groupby(rows[hue].map(_written), sort=False)}
 
-# %% ../../nbs/explore/11a_study_curves.ipynb #052c687d
+# %% ../../nbs/explore/11a_study_curves.ipynb #3966f70d
+def _factor_panel(axis, rows, places, numeric, hue, colors, names) -> list[tuple[str, float, float, str]]:  # ends, for label_ends
+    "All lines of one metric."
+    parts, ends = _hues(rows, hue), []
+    for turn, (name, part) in enumerate(parts.items()):
+        shift = None if numeric else (turn - (len(parts) - 1) / 2) * min(0.18, 0.7 / len(parts))
+        end = _setting_line(axis, part, places, colors[name], shift)
+        ends += [(names[name], *end, colors[name])] if hue is not None else []
+    return ends
+
+# %% ../../nbs/explore/11a_study_curves.ipynb #ce0bc07a
 @house_style
 def factor_lines(
     table: pd.DataFrame,  # from arm_table, one model of each arm, with the varied settings merged in as columns
@@ -127,16 +137,6 @@ def factor_lines(
     _label_all(drawn)
     return figure
 
-
-def _factor_panel(axis, rows, places, numeric, hue, colors, names) -> list[tuple[str, float, float, str]]:  # ends, for label_ends
-    "All lines of one metric."
-    parts, ends = _hues(rows, hue), []
-    for turn, (name, part) in enumerate(parts.items()):
-        shift = None if numeric else (turn - (len(parts) - 1) / 2) * min(0.18, 0.7 / len(parts))
-        end = _setting_line(axis, part, places, colors[name], shift)
-        ends += [(names[name], *end, colors[name])] if hue is not None else []
-    return ends
-
 # %% ../../nbs/explore/11a_study_curves.ipynb #962927c8
 def _layer_means(results: pd.DataFrame, metric: str, where: str = "arm_profile") -> pd.DataFrame:  # arm, seed, measure, layer, value
     "Means over pairs of languages. `InputError` for what cannot be drawn."
@@ -164,7 +164,17 @@ def _arm_line(axis, rows: pd.DataFrame, color: str) -> pd.Series:  # value by la
     axis.plot(mean.index, mean, color=color, linewidth=1.8, marker="o", markersize=3.5 if len(mean) <= 24 else 2)
     return mean
 
-# %% ../../nbs/explore/11a_study_curves.ipynb #f11a909d
+# %% ../../nbs/explore/11a_study_curves.ipynb #507767e1
+def _mark_layers(axis, means: Mapping[str, pd.Series], layer: int | Mapping[str, int] | None, colors: Mapping[str, str]):
+    "A dotted line, or a ring for each arm whose layer is known."
+    if isinstance(layer, Mapping):
+        for arm, mean in means.items():
+            if not pd.isna(layer.get(arm, np.nan)) and layer[arm] in mean.index:
+                axis.plot(layer[arm], mean[layer[arm]], "o", color=colors[arm], markersize=9, markerfacecolor="none", markeredgewidth=1.5)
+    elif layer is not None:
+        axis.axvline(layer, color="#333333", linestyle=":", linewidth=1)
+
+# %% ../../nbs/explore/11a_study_curves.ipynb #3c465fd9
 @house_style
 def arm_profile(
     results: pd.DataFrame,  # of a study: arm, seed, layer, source_lang, target_lang, metric, value, perhaps measure; one model of each arm
@@ -196,16 +206,6 @@ def arm_profile(
     footnote(figure, f"mean over pairs of languages; thin: single seeds{marked}")
     _label_all(drawn)
     return figure
-
-
-def _mark_layers(axis, means: Mapping[str, pd.Series], layer: int | Mapping[str, int] | None, colors: Mapping[str, str]):
-    "A dotted line, or a ring for each arm whose layer is known."
-    if isinstance(layer, Mapping):
-        for arm, mean in means.items():
-            if not pd.isna(layer.get(arm, np.nan)) and layer[arm] in mean.index:
-                axis.plot(layer[arm], mean[layer[arm]], "o", color=colors[arm], markersize=9, markerfacecolor="none", markeredgewidth=1.5)
-    elif layer is not None:
-        axis.axvline(layer, color="#333333", linestyle=":", linewidth=1)
 
 # %% ../../nbs/explore/11a_study_curves.ipynb #a94af46b
 def _gradient_columns(logs: pd.DataFrame) -> tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]]:  # column → label, colour: norms, cosines

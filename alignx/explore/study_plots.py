@@ -56,7 +56,18 @@ def better(
     "Which values of a metric one wants."
     return "lower" if LOWER_IS_BETTER.fullmatch(metric) else "" if NEITHER.fullmatch(metric) else "higher"
 
-# %% ../../nbs/explore/11_study_plots.ipynb #e433af40
+# %% ../../nbs/explore/11_study_plots.ipynb #afdbfd04
+def _in_units(rows: pd.DataFrame, transform: Callable | None) -> pd.DataFrame:
+    "The numbers of the rows, transformed; of a falling function, low and high change places."
+    if transform is None:
+        return rows
+    numbers = {name: np.asarray(transform(rows[name].to_numpy(float)), float) for name in ("value", "low", "high", "lowest", "highest") if name in rows}
+    for one, other in (("low", "high"), ("lowest", "highest")):
+        if one in numbers:
+            numbers[one], numbers[other] = np.minimum(numbers[one], numbers[other]), np.maximum(numbers[one], numbers[other])
+    return rows.assign(**numbers)
+
+# %% ../../nbs/explore/11_study_plots.ipynb #757de80f
 Key = str | tuple[str, str]  # a metric, or (measure, metric)
 
 
@@ -86,18 +97,7 @@ def study_rows(
         raise InputError(f"table of arms: no value of {metric!r} is a number; measure again, or choose another metric")
     return _in_units(table.assign(value=table[number]), (transforms or {}).get(key))
 
-
-def _in_units(rows: pd.DataFrame, transform: Callable | None) -> pd.DataFrame:
-    "The numbers of the rows, transformed; of a falling function, low and high change places."
-    if transform is None:
-        return rows
-    numbers = {name: np.asarray(transform(rows[name].to_numpy(float)), float) for name in ("value", "low", "high", "lowest", "highest") if name in rows}
-    for one, other in (("low", "high"), ("lowest", "highest")):
-        if one in numbers:
-            numbers[one], numbers[other] = np.minimum(numbers[one], numbers[other]), np.maximum(numbers[one], numbers[other])
-    return rows.assign(**numbers)
-
-# %% ../../nbs/explore/11_study_plots.ipynb #8be30341
+# %% ../../nbs/explore/11_study_plots.ipynb #6ba42c84
 def decimals(
     values: Iterable[float],  # may hold NaN
 ) -> int:  # 0 to 3
@@ -115,7 +115,7 @@ def footnote(
     letters = int(figure.get_figwidth() * 72 / (7.5 * 0.56))
     figure.supxlabel("\n".join(textwrap.wrap(text, letters)), x=0.01, ha="left", fontsize=7.5, color="#555555")
 
-
+# %% ../../nbs/explore/11_study_plots.ipynb #f7f6673f
 def titles_of(
     metrics: Mapping[Key, str] | Iterable[Key],  # metric → title, or metrics alone
 ) -> dict[Key, str]:  # metric → title
@@ -140,7 +140,7 @@ def panel_grid(
         axis.set_visible(False)
     return figure, list(axes.flat[:count])
 
-# %% ../../nbs/explore/11_study_plots.ipynb #7cfa2d32
+# %% ../../nbs/explore/11_study_plots.ipynb #871c1ec4
 def row_panel(
     axis,  # matplotlib axes
     rows: pd.DataFrame,  # from study_rows, indexed by arm in the order from top to bottom
@@ -166,7 +166,7 @@ def row_panel(
     axis.grid(axis="y", visible=False)
     axis.tick_params(axis="y", length=0)
 
-
+# %% ../../nbs/explore/11_study_plots.ipynb #968fb508
 def name_rows(
     axis,  # matplotlib axes
     arms: Iterable[str],  # from top to bottom
@@ -188,7 +188,7 @@ def arrow(
     way = (directions or {}).get(key, better(key if isinstance(key, str) else key[1]))
     return {"higher": f"higher is better {marks[1]}", "lower": f"{marks[0]} lower is better", "": " "}[way]
 
-
+# %% ../../nbs/explore/11_study_plots.ipynb #7d1a292b
 def _rows_of_arms(table, metrics, arms, transforms) -> dict:  # key → rows indexed by arm
     "The rows of each panel, all in one order; an arm that a metric lacks has a row of NaN."
     rows = {key: study_rows(table, key, transforms).set_index("arm") for key in metrics}
