@@ -22,5 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "projection": ["joint_projection", "nearest_neighbours", "translation_ranks"],
         "projection_plots": ["projection_panels"],
         "row_inspector": ["RowInspector"],
+        "study_curves": ["arm_profile", "factor_lines", "gradient_lines"],
+        "study_plots": ["arm_colors", "arm_dots", "difference_dots", "last_stage", "tradeoff"],
     },
 )

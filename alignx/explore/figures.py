@@ -171,16 +171,18 @@ def label_ends(
     axis,  # matplotlib axes with all else drawn: limits, titles
     ends: list[tuple[str, float, float, str]],  # label, x, y of the line's end, colour
     size: float = 9,  # points
+    lay_out: bool = True,  # find out how high the axes are; once is enough for all axes of a figure
 ):
     "Writes each label to the right of the axes, at the height of its line's end or as near as the others allow; lines that end in NaN get none."
     ends = sorted((end for end in ends if np.isfinite(end[2])), key=lambda end: end[2])
     if not ends:
         return
-    axis.figure.draw_without_rendering()
+    if lay_out:
+        axis.figure.draw_without_rendering()
     points = axis.get_position().height * axis.figure.get_figheight() * 72
     size = max(size / 2, min(size, points / (1.3 * max(len(ends) - 1, 1))))
-    low, high = axis.get_ylim()
-    heights = spread([(end[2] - low) / (high - low) for end in ends], 1.3 * size / points)
+    within = axis.transData + axis.transAxes.inverted()
+    heights = spread([within.transform(end[1:3])[1] for end in ends], 1.3 * size / points)
     for (label, x, y, color), height in zip(ends, heights):
         leader = dict(arrowstyle="-", color=color, linewidth=0.6, shrinkA=0, shrinkB=3, relpos=(0, 0.5))
         axis.annotate(label, (x, y), xytext=(1.04, height), textcoords="axes fraction", color=ink(color), fontsize=size, va="center", arrowprops=leader)
@@ -236,9 +238,10 @@ def label_points(
     points: Mapping[str, tuple[float, float]],  # label → x, y
     colors: Mapping[str, str],  # label → colour
     size: float = 8,  # points
+    keep_free: Iterable[tuple[float, float, float, float]] = (),  # boxes that no label may cover: left, bottom, right, top in pixels
 ) -> list[str]:  # labels for which there was no room
     "Writes each label at its point, or as near as the labels before it allow; none leaves the axes or covers another."
-    renderer, frame, taken, left_out = axis.figure.canvas.get_renderer(), axis.get_window_extent().extents, [], []
+    renderer, frame, taken, left_out = axis.figure.canvas.get_renderer(), axis.get_window_extent().extents, list(keep_free), []
     paper = dict(boxstyle="square,pad=0.08", facecolor="white", edgecolor="none", alpha=0.88)
     for label, point in points.items():
         style = dict(textcoords="offset pixels", ha="center", va="center", fontsize=size, weight="bold", color=ink(colors[label]), zorder=4)
