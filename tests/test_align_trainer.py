@@ -31,6 +31,16 @@ def weights(trained):
     return {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
 
 
+def test_the_seed_decides_the_first_weights_of_the_heads(tmp_path):
+    "Whatever was drawn in the process before."
+    def heads(seed, drawn):
+        torch.manual_seed(drawn)
+        args = AlignmentArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True, layer=2, language_matching_size=8, seed=seed)
+        return torch.cat([weight.flatten() for weight in AlignmentTrainer(tiny(), args, collate, Dataset.from_list(rows(4))).model.heads.parameters()])
+
+    assert torch.equal(heads(3, 1), heads(3, 2)) and not torch.equal(heads(3, 1), heads(4, 1))
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_four_micro_batches_of_one_row_are_one_batch_of_four(tmp_path, side):
     data, found = [row(2, 9, seed=1), row(3, 1, seed=2), row(5, 2, seed=3), row(1, 4, seed=4)], []

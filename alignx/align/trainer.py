@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.integrations.liger import apply_liger_kernel
 
 from .adapters import AdapterTrainer, LoraArguments, add_adapters
@@ -256,6 +256,7 @@ class AlignmentTrainer(_Watching):
     "`transformers.Trainer` for stage 1: encoded rows in, a plain Hugging Face folder with the heads beside it out."
 
     def __init__(self, model, args, data_collator=None, train_dataset=None, eval_dataset=None, processing_class=None, measures: Callable[[PreTrainedModel], dict[str, float]] | None = None, **kwargs):
+        set_seed(args.seed)  # which Trainer does too, but after the heads and adapters have drawn their first weights
         model = wrap(model, args)
         check_adapters(model, args)
         args = with_liger(model.lm, args)
