@@ -101,18 +101,18 @@ class Subject:
         with torch.autocast(self.loaded[0].device.type, torch.bfloat16, enabled=self.run.recipe.evaluate.bf16):
             return work()
 
+# %% ../nbs/03a_run_measures.ipynb #4172e864
+def measured_metrics(recipe) -> list[str]:  # in the order of METRICS
+    "The metrics of alignment that a recipe asks for, and `retrieval_top1`, by which the layer is chosen and all models are compared."
+    asked = METRICS if recipe.evaluate.metrics is None else {"retrieval_top1", *recipe.evaluate.metrics}
+    return [metric for metric in METRICS if metric in asked]
+
 # %% ../nbs/03a_run_measures.ipynb #bf0358cd
 def _test_rows(run: Run):
     "The rows that are measured on."
     from datasets import Dataset
 
     return Dataset.from_parquet(str(run.path / "data" / "test.parquet"))
-
-
-def measured_metrics(recipe) -> list[str]:  # in the order of METRICS
-    "The metrics of alignment that a recipe asks for, and `retrieval_top1`, by which the layer is chosen and all models are compared."
-    asked = METRICS if recipe.evaluate.metrics is None else {"retrieval_top1", *recipe.evaluate.metrics}
-    return [metric for metric in METRICS if metric in asked]
 
 
 def _alignment(subject: Subject, model, name: str, leave_out: tuple[str, ...] = ()):

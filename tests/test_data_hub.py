@@ -13,12 +13,17 @@ LOAD = """
 import json, sys
 from alignx.data import load_instructions, load_parallel
 from alignx.errors import UsageError
+from alignx.held_out import excluded_rows
+from alignx.recipe import make_recipe
+
+def load_excluded(source, languages, split):
+    return excluded_rows(make_recipe({"languages": languages, "data": {"exclude": [source]}}))
 
 answers = []
 for function, source, languages, split in json.loads(sys.argv[1]):
     try:
-        rows = (load_parallel if function == "parallel" else load_instructions)(source, languages, split=split)
-        columns = ("source_lang", "target_lang") if function == "parallel" else ("lang", "lang")
+        rows = {"parallel": load_parallel, "instructions": load_instructions, "excluded": load_excluded}[function](source, languages, split=split)
+        columns = ("lang", "lang") if function == "instructions" else ("source_lang", "target_lang")
         pairs = list(zip(*(rows[column] for column in columns)))
         answers.append({"-".join(pair): pairs.count(pair) for pair in sorted(set(pairs))})
     except UsageError as error:
@@ -72,10 +77,13 @@ def test_opus_and_bactrian_by_their_names(root, tmp_path):
         ("parallel", opus, languages, "train"), ("parallel", opus, languages, "train[:2]"), ("parallel", opus, languages, "test"),
         ("parallel", f"{opus}:en-sv", None, "train"), ("parallel", opus, ["en", "sw"], "train"), ("parallel", opus, languages, "dev"),
         ("instructions", bactrian, languages, None), ("instructions", f"{bactrian}:xh", None, None), ("instructions", "someone/scripted", ["en"], None),
+        ("excluded", opus, languages, None), ("excluded", f"{opus}:en-sv", ["en", "de"], None), ("excluded", "nobody/nothing", languages, None),
     )  # fmt: skip
     assert answers[0] == {"en-de": 5, "en-zh": 5}, "a pair with a test split alone does not stop training"
     assert answers[1] == {"en-de": 2, "en-zh": 2} and answers[2] == {"de-zh": 5, "en-de": 5, "en-zh": 5} and answers[3] == {"en-sv": 5}
     assert "unknown configuration" in answers[4] and "'dev'" in answers[5], answers[4:6]
     assert answers[6] == {"de-de": 4, "en-en": 4, "zh-zh": 4} and answers[7] == {"xh-xh": 4}
     assert "has a script, which is not run" in answers[8]
+    assert answers[9] == {"de-de": 20, "en-en": 30, "zh-zh": 20} and answers[10] == {"en-en": 5}, "all splits of all pairs, each sentence for itself"
+    assert answers[11].startswith("recipe, section 'data', exclude: nobody/nothing: ")
     assert sorted(name for name in fetched if "data/" in name) == [f"MBZUAI/Bactrian-X/data/{code}.json.gz" for code in ("de", "en", "xh", "zh")], "and no other file, each once"

@@ -181,6 +181,13 @@ def test_summary_is_plain_json():
     assert json.loads(json.dumps(summary)) == expected
 
 
+def test_summary_of_what_was_not_measured_is_none_and_not_nan():
+    table = fake_table([0.1, 0.8])
+    some = summarise(table[table["metric"] != "margin"], 1)
+    assert some["margin_mean"] is None and some["mexa_mean"] == 0.4
+    assert summarise(table.assign(value=float("nan")), 1)["retrieval_top1_mean"] is None
+
+
 def test_summary_reports_each_direction_by_the_language_that_is_not_the_pivot():
     table = fake_table([0.5])
     table.loc[(table["metric"] == "retrieval_top1") & (table["source_lang"] == "de"), "value"] = 0.2

@@ -93,6 +93,42 @@ def test_nothing_is_asked_twice_and_new_questions_alone(compared):
     assert list(metrics["models"]) == ["one", "two"] and "floor" not in metrics["models"]["one"] and all("unchanged" in line for line in said[before:])
 
 
+def test_some_metrics_are_enough_for_everything_that_follows(tmp_path):
+    said, models = [], [save(tmp_path / "one"), save(tmp_path / "two", seed=1)]
+
+    def measured(metrics):
+        asked = {"models": models[1:], "tuples": 25, "explorer_tuples": 5, "metrics": metrics}
+        run = Run(make_recipe({"model": models[0], "languages": ["en", "de", "sw"], "stages": [], "output_dir": str(tmp_path / "run"), "evaluate": asked}), said.append)
+        before = len(said)
+        build(run), evaluate(run), results.explore(run)
+        read = {name: pd.read_parquet(run.path / "tables" / f"{name}.parquet") for name in ("scores", "profile", "gains", "overall")}
+        return run, said[before:], read, json.loads((run.path / "metrics.json").read_text(), parse_constant=pytest.fail)
+
+    run, _, tables, metrics = measured(["margin", "mexa"])
+    wanted = {"retrieval_top1", "mexa", "margin"}
+    assert set(tables["profile"]["metric"]) == set(tables["gains"]["metric"]) == set(tables["overall"]["metric"]) == wanted
+    assert set(tables["scores"]["metric"]) == wanted | {"perplexity", "bits_per_byte"}
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "Profile of one" in page and "does a translation find its sentence?" in page and "can the language still be told" not in page
+    text = results.before_after(run)
+    assert "MEXA" in text and "margin" in text and all(one["mexa_mean"] is not None for one in metrics["models"].values())
+
+    _, lines, _, same = measured(["mexa", "retrieval_top1", "margin"])
+    assert all("unchanged" in line for line in lines) and same["models"] == metrics["models"], "the order of names does not matter"
+
+    run, lines, tables, few = measured([])
+    assert sum(line.startswith(("measure", "floor")) and "unchanged" not in line for line in lines) == 3
+    assert set(tables["profile"]["metric"]) == {"retrieval_top1"}
+    for name, one in few["models"].items():
+        assert one["mexa_mean"] is one["margin_mean"] is one["floor"]["mexa_mean"] is None and one["retrieval_top1_mean"] == metrics["models"][name]["retrieval_top1_mean"]
+    text = results.before_after(run)
+    assert "MEXA" not in text and "margin" not in text and "retrieval top-1" in text and "NaN" not in text
+    assert "| one " in (run.path / "evaluation.md").read_text(encoding="utf-8")
+
+    _, lines, tables, _ = measured(["isotropy"])
+    assert set(tables["profile"]["metric"]) == {"retrieval_top1", "isotropy"} and "isotropy" not in set(tables["gains"]["metric"])
+
+
 def test_names_tell_models_apart():
     assert display_names(["runs/a/tuned", "runs/b/tuned", "org/model"]) == ["a-tuned", "b-tuned", "org-model"]
     with pytest.raises(UsageError, match="twice"):

@@ -160,6 +160,8 @@ def test_tuning_alone_starts_from_the_base_model(tmp_path):
         (["run", "nowhere.yaml"], 2, "nowhere.yaml"),
         (["demo", "--align.temprature", "1"], 2, "'temperature'"),
         (["demo", "--data.templat", "x"], 2, "'template'"),
+        (["demo", "--preset", "papper"], 2, "'paper'"),
+        (["demo", "--evaluate.metrics", "[mexxa]"], 2, "'mexa'"),
         (["demo", "--languages", "[en, xq]"], 2, "xq"),
         (["demo", "--languages", "[en, en]"], 2, "two different"),
         (["demo", "--stages", "[algn]"], 2, "'align'"),
