@@ -28,7 +28,8 @@ def setup_cell(notebook: nbformat.NotebookNode, path: Path) -> str:
     more = "".join(f" {name}" for module, name in LIBRARIES.items() if module in imported)
     package = f'"alignx{f"[{extras}]" if extras else ""} @ git+{REPOSITORY}"{more}'
     steps = [f"pip install -q {package}"]
-    beside = any(f'"{file.relative_to(path.parent).as_posix()}"' in code for file in path.parent.rglob("*.*") if file.suffix in (".json", ".html"))
+    files = [file.relative_to(path.parent) for file in path.parent.rglob("*.*") if file.suffix in (".json", ".html", ".parquet")]
+    beside = any(f'"{name.as_posix()}"' in code for file in files for name in ((file.parent,) if file.suffix == ".parquet" else (file,)))
     above = sorted(set(re.findall(r"\"\.\./\.\./(\w+)", code)))
     if beside or above:
         folder = path.relative_to(NOTEBOOKS.parent).parent.as_posix()
