@@ -6,7 +6,7 @@
 __all__ = ['run_key', 'run_note', 'is_done', 'code_version', 'device_name', 'peak_memory', 'build_rows', 'train_run',
            'measure_run', 'execute', 'run_command', 'run_environment', 'run_study']
 
-# %% ../nbs/08a_sweep_runs.ipynb #9fefee04
+# %% ../nbs/08a_sweep_runs.ipynb #86886c14
 import json
 import os
 import resource
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import alignx
 from .errors import InputError, UsageError
 from .run_folder import Run, describe_source, environment, fingerprint, write_folder, write_text
 from .sweep import MODELS, Study, StudyRun, folder_name
@@ -57,13 +58,13 @@ def is_done(
     "Whether a run was trained and measured as the study now says."
     return run_note(run).get("fingerprint") == run_key(study, run) and all((run.folder / f"{name}.parquet").is_file() for name in ("results", "units"))
 
-# %% ../nbs/08a_sweep_runs.ipynb #5908472a
+# %% ../nbs/08a_sweep_runs.ipynb #cd88f313
 def code_version() -> str | None:  # as in "ab3163e" or "ab3163e+"; None outside of a repository
     "The commit of the package's repository."
-    folder = Path(__file__).resolve().parent
+    folder = Path(alignx.__file__).resolve().parent
     git = lambda *words: subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True)
     try:
-        if git("ls-files", "--error-unmatch", "sweep_runs.py").returncode:
+        if git("ls-files", "--error-unmatch", "__init__.py").returncode:
             return None
         commit = git("rev-parse", "--short", "HEAD").stdout.strip()
         return commit + ("+" if git("status", "--porcelain", "--untracked-files=no", "--", str(folder)).stdout.strip() else "")
