@@ -6,7 +6,7 @@
 __all__ = ['run_key', 'run_note', 'is_done', 'code_version', 'device_name', 'peak_memory', 'build_rows', 'train_run',
            'measure_run', 'execute', 'run_command', 'run_environment', 'run_study']
 
-# %% ../nbs/08a_sweep_runs.ipynb #86886c14
+# %% ../nbs/08a_sweep_runs.ipynb #3887c939
 import json
 import os
 import resource
@@ -21,19 +21,26 @@ from pathlib import Path
 
 import alignx
 from .errors import InputError, UsageError
+from .recipe import Recipe
 from .run_folder import Run, describe_source, environment, fingerprint, write_folder, write_text
 from .sweep import MODELS, Study, StudyRun, folder_name
 
-# %% ../nbs/08a_sweep_runs.ipynb #733056cb
+# %% ../nbs/08a_sweep_runs.ipynb #388dad7b
 def run_key(
     study: Study,
     run: StudyRun,
 ) -> str:  # 16 hexadecimal digits
     "What a run is made from, in short."
-    recipes = [replace(one, output_dir="") for one in (run.recipe, *(study.measures[name] for name in run.measures))]
+    recipes = [_trained(one) for one in (run.recipe, *(study.measures[name] for name in run.measures))]
     some = {name: study.asked[name] for name in run.measures if study.asked[name] != MODELS}
     sources = sorted({source for one in recipes for source in (one.model, one.data.parallel, one.data.test, one.data.instructions, one.data.replay_source) if source})
     return fingerprint([_told(one.to_dict()) for one in recipes], run.measures, [describe_source(source) for source in sources], *([some] if some else []))
+
+
+def _trained(recipe: Recipe) -> Recipe:
+    "A recipe without its folder, and without the settings of stages that it does not train; a layer is read in any case."
+    align = recipe.align if "align" in recipe.stages else {name: value for name, value in recipe.align.items() if name == "layer"}
+    return replace(recipe, output_dir="", preset=None, align=align, tune=recipe.tune if "tune" in recipe.stages else {})
 
 
 def _told(values: dict) -> dict:
