@@ -14,6 +14,7 @@ from alignx.errors import UsageError
 from alignx.evaluate.measuring import ALL_METRICS
 from alignx.recipe import METRICS, PRESETS, Recipe, load_recipe, make_recipe
 from alignx.run_folder import Run
+from alignx.sweep import load_study
 from alignx.tune.trainer import TuneArguments
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -25,6 +26,19 @@ def test_recipes_load_and_their_numbers_fit(tmp_path, name, devices):
     align = AlignmentArguments(output_dir=str(tmp_path), **{**recipe.align, "bf16": False})
     TuneArguments(output_dir=str(tmp_path), **{**recipe.tune, "bf16": False})
     assert competition_mode(align.contrastive_batch, align.per_device_train_batch_size, devices, align.gradient_accumulation_steps) == "cache"
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_run_of_the_studies_can_begin(path, tmp_path):
+    study = load_study(path)
+    assert {run.question for run in study.runs} >= {"", "pooling"} and len(study.measures) >= 3
+    for run in study.runs:
+        align = AlignmentArguments(output_dir=str(tmp_path), **{**run.recipe.align, "bf16": False})
+        TuneArguments(output_dir=str(tmp_path), **{**run.recipe.tune, "bf16": False})
+        if "align" in run.recipe.stages and "contrastive" in align.objectives:
+            competition_mode(align.contrastive_batch, align.per_device_train_batch_size, 1, align.gradient_accumulation_steps)
+        measured = {one.data.test for one in study.measures.values()} - {None}
+        assert measured <= set(run.recipe.data.exclude or ()), run.key
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
