@@ -32,7 +32,7 @@ PLAIN = ("perplexity", "bits_per_byte", "chrf", "bleu", "off_target", "knowledge
 def layers_table(results: pd.DataFrame) -> pd.DataFrame:
     "Means over pairs of languages at every layer."
     rows = results[results["metric"].isin(LAYERED) & results["layer"].notna() & results["value"].notna()]
-    return rows.groupby([*IDENTITY, "metric", "layer"], sort=False)["value"].mean().reset_index()
+    return rows.groupby([*IDENTITY, "metric", "layer"], sort=False)["value"].mean().reset_index().assign(source_lang="all", target_lang="all")
 
 
 def languages_table(results: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -43,9 +43,8 @@ def languages_table(results: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def small(table: pd.DataFrame) -> pd.DataFrame:
-    "Numbers in 32 bits and repeated words as categories: a third of the size."
-    floats = {name: "float32" for name in table.select_dtypes("float64")}
-    return table.astype(floats | {name: "category" for name in table.select_dtypes(["object", "string"])})
+    "Numbers in 32 bits."
+    return table.astype({name: "float32" for name in table.select_dtypes("float64")})
 
 
 def main() -> int:
