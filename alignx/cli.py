@@ -8,6 +8,7 @@ __all__ = ['STEPS', 'main']
 # %% ../nbs/06_cli.ipynb #8384411b
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -189,6 +190,7 @@ def _sweep(arguments: argparse.Namespace, changes: dict) -> int:  # exit code
         states = gather(study).set_index(["arm", "seed"])["state"]
         print("\n".join(f"{states[run.arm, run.seed]:6} {run.key}" for run in runs))
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end, it ends its runs first, as with Ctrl-C
     failed = run_study(study, runs, arguments.jobs, changes)
     print("\n".join([str(study.output_dir / "results.parquet"), *(f"failed: {run.key}, see {run.folder / 'log.txt'}" for run in failed)]))
     return 1 if failed else 0

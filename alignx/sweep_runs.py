@@ -236,16 +236,18 @@ def run_environment(
         own.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     return own
 
-# %% ../nbs/08a_sweep_runs.ipynb #7de1f537
+# %% ../nbs/08a_sweep_runs.ipynb #80040ac7
 class _Processes:
     "Runs at work, and the end of them all when the parent is interrupted."
 
     def __init__(self, study: Study, changes: dict, jobs: int):
-        self.study, self.changes, self.jobs, self.places, self.alive = study, changes, jobs, list(range(jobs)), set()
+        self.study, self.changes, self.jobs, self.places, self.alive, self.ended = study, changes, jobs, list(range(jobs)), set(), False
 
     def work(self, run: StudyRun) -> tuple[StudyRun, str]:  # and why it failed; empty if it did not
         "Carry out one run in a process; returns when it has ended."
         place = self.places.pop()
+        if self.ended:
+            return run, "not begun"
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
             with open(run.folder / "log.txt", "ab") as log:
@@ -258,7 +260,8 @@ class _Processes:
             self.places.append(place)
 
     def stop(self) -> None:
-        "End the processes that are still at work; what they have saved is there for the next time."
+        "End the processes that are still at work and begin no other; what they have saved is there for the next time."
+        self.ended = True
         for process in list(self.alive):
             process.terminate()
         for process in list(self.alive):

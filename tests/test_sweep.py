@@ -152,6 +152,19 @@ def test_a_study_that_was_killed_goes_on_and_ends_the_same(tmp_path, uninterrupt
     pd.testing.assert_frame_equal(tables["results"].drop(columns=origin), expected["results"].drop(columns=origin))
 
 
+def test_a_study_that_is_told_to_end_ends_its_runs(tmp_path):
+    file, out = write(tmp_path, SMALL.replace("max_steps: 8", "max_steps: 5000")), tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-m", "alignx.cli", "sweep", str(file), "--output", str(out), "--only", "AlignX"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    limit, lock = time.monotonic() + 120, out / "runs" / "AlignX" / "seed-0" / ".lock"
+    while not lock.is_file():
+        assert process.poll() is None and time.monotonic() < limit, "the run has not begun"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 1 and "run the same command again" in process.stderr.read()
+    with FileLock(lock, timeout=5):
+        pass
+
+
 def test_only_what_a_change_concerns_is_due_again(tmp_path, uninterrupted):
     out = {"output_dir": str(uninterrupted.output_dir)}
 
