@@ -80,7 +80,7 @@ def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
     import pandas as pd
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-    for shown in (PrinterCallback, ProgressCallback):
+    for shown in (PrinterCallback, ProgressCallback, *(type(each) for each in trainer.callback_handler.callbacks if type(each).__name__ == "NotebookProgressCallback")):
         trainer.remove_callback(shown)
     if not run.main:
         result = trainer.train()
