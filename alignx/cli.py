@@ -173,7 +173,7 @@ def _build(recipe, arguments: argparse.Namespace) -> None:
 def _sweep(arguments: argparse.Namespace, changes: dict) -> int:  # exit code
     "`alignx sweep`: all runs of a study, or one, or only their list."
     from alignx.sweep import load_study, select_runs
-    from alignx.sweep_results import gather
+    from alignx.sweep_results import runs_table
     from alignx.sweep_runs import execute, run_study
 
     study = load_study(arguments.study, changes | ({"output_dir": arguments.output} if arguments.output else {}))
@@ -187,7 +187,7 @@ def _sweep(arguments: argparse.Namespace, changes: dict) -> int:  # exit code
         raise UsageError(f"--seeds {arguments.seeds}: must be whole numbers with commas between them, as in 0,1,2") from error
     runs = select_runs(study, [name.strip() for name in arguments.only.split(",")] if arguments.only else None, seeds)
     if arguments.list:
-        states = gather(study).set_index(["arm", "seed"])["state"]
+        states = runs_table(study).set_index(["arm", "seed"])["state"]
         print("\n".join(f"{states[run.arm, run.seed]:6} {run.key}" for run in runs))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end, it ends its runs first, as with Ctrl-C

@@ -178,6 +178,22 @@ def test_only_what_a_change_concerns_is_due_again(tmp_path, uninterrupted):
     assert due(SMALL.replace("measures:", "questions:\n  q: {vary: {align.layer: [2]}}\nmeasures:")) == ["q: layer 2/0"]
 
 
+def test_kept_models_are_measured_again_and_not_trained_again(tmp_path):
+    text = SMALL.replace("arms:", "keep_models: true\narms:").replace("max_steps: 8", "max_steps: 1")
+    study = study_in(tmp_path, text)
+    execute(study, study.find("AlignX/0"), lambda line: None)
+    study, said = study_in(tmp_path, text.replace("measures:", "measures:\n  more: {languages: [en, sw], evaluate.tuples: 20}")), []
+    assert not is_done(study, study.find("AlignX/0"))
+    execute(study, study.find("AlignX/0"), said.append)
+    assert [line.split()[1] for line in said if line.startswith(("build", "align"))] == ["unchanged:", "unchanged:"]
+    assert set(pd.read_parquet(study.find("AlignX/0").folder / "results.parquet")["measure"]) == {"test", "more"}
+
+
+def test_a_list_of_runs_writes_nothing(tmp_path, capsys):
+    assert main(["sweep", str(write(tmp_path)), "--output", str(tmp_path / "out"), "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["due    base/0", "due    AlignX/0"] and not (tmp_path / "out").exists()
+
+
 def test_a_run_that_breaks_does_not_stop_the_others(tmp_path, capsys):
     study = study_in(tmp_path, SMALL.replace("AlignX: {}", "AlignX: {align.layer: 99}\n  SFT: {stages: []}"))
     said = []
