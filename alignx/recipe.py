@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'METRICS', 'CHOICES', 'LEAST', 'PRESETS', 'DataRecipe', 'EvaluateRecipe', 'preset_values', 'Recipe',
-           'make_recipe', 'override', 'read_values', 'load_recipe']
+           'make_recipe', 'override', 'read_yaml', 'read_values', 'load_recipe']
 
 # %% ../nbs/01_recipe.ipynb #9ad2e89b
 import dataclasses
 import os
 import typing
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -252,19 +253,40 @@ def override(
             raise UsageError(f"--{name}: {text!r} is not a YAML value; quote it") from error
     return values
 
-# %% ../nbs/01_recipe.ipynb #47f6a575
-def read_values(source: str | Path) -> dict:  # plain values
-    "The plain values of a recipe file, or of the embedded recipe `demo`."
-    path = Path(str(files("alignx.assets"))) / "demo.yaml" if str(source) == "demo" else Path(source)
+# %% ../nbs/01_recipe.ipynb #1ccb8ba6
+class _OnceEach(yaml.SafeLoader):
+    "Refuses a key that is there twice."
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
+                raise yaml.constructor.ConstructorError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(
+    path: Path,  # of the file
+    kind: str,  # what it holds, for messages
+    further: Iterable[str] = (),  # what else could have been asked for
+) -> object:  # plain values
+    "What a YAML file holds. Raises `UsageError`, with the nearest name, where there is no such file, and `InputError`, with the line, for what is no YAML."
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise unknown("recipe", str(source), ["demo", *near])
+        raise unknown(kind, str(path), [*further, *near])
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceEach)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or 'not UTF-8 text'}); mend the file") from error
+
+# %% ../nbs/01_recipe.ipynb #47f6a575
+def read_values(source: str | Path) -> dict:  # plain values
+    "The plain values of a recipe file, or of the embedded recipe `demo`."
+    path = Path(str(files("alignx.assets"))) / "demo.yaml" if str(source) == "demo" else Path(source)
+    values = read_yaml(path, "recipe", ["demo"])
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds no table of names and values; start from recipes/one_gpu.yaml")
     return values

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEYS', 'MODELS', 'StudyRun', 'Study', 'folder_name', 'question_cases', 'load_study', 'select_runs']
 
-# %% ../nbs/08_sweep.ipynb #1649f82a
+# %% ../nbs/08_sweep.ipynb #7bcdb679
 import itertools
 import re
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from .errors import InputError, UsageError, unknown
-from .recipe import Recipe, make_recipe, override, read_values
+from .errors import UsageError, unknown
+from .recipe import Recipe, make_recipe, override, read_values, read_yaml
 
 # %% ../nbs/08_sweep.ipynb #d6823c30
 @dataclass
@@ -170,26 +170,14 @@ def _one_folder_each(runs: list[StudyRun], where: str) -> None:
             raise UsageError(f"{where}: {seen[run.folder]!r} and {run.key!r} would share the folder {run.folder.parent.name}; give the arms names that differ in letters or digits")
         seen[run.folder] = run.key
 
-# %% ../nbs/08_sweep.ipynb #67e2936b
-def _read(path: Path) -> dict:
-    "The plain content of a study file."
-    if not path.is_file():
-        raise unknown("study", str(path), sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else [])
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{path}{f', line {mark.line + 1}' if mark else ''}: not valid YAML ({getattr(error, 'problem', None) or 'not UTF-8 text'}); mend the file") from error
-    return _table(content, str(path), KEYS["study"])
-
-
+# %% ../nbs/08_sweep.ipynb #0479a7d6
 def load_study(
     source: str | Path,  # a YAML file
     changes: dict | None = None,  # dotted name → text, over the common values
 ) -> Study:  # checked to the last arm
     "Read a study. Raises `UsageError` for a name, a value or a language that is not known, before anything is run."
     path, where = Path(source), str(source)
-    content = _read(path)
+    content = _table(read_yaml(path, "study"), where, KEYS["study"])
     changes, arms = dict(changes or {}), _table(content.get("arms"), f"{where}, 'arms'")
     output_dir = Path(changes.pop("output_dir", None) or content.get("output_dir") or Path("runs") / path.stem)
     if not arms:

@@ -10,7 +10,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from alignx.align.settings import AlignmentConfig
 from alignx.align.step import competition_mode
 from alignx.align.trainer import AlignmentArguments
-from alignx.errors import UsageError
+from alignx.errors import InputError, UsageError
 from alignx.evaluate.measuring import ALL_METRICS
 from alignx.recipe import METRICS, PRESETS, Recipe, load_recipe, make_recipe
 from alignx.run_folder import Run
@@ -105,3 +105,10 @@ def test_metrics_are_those_that_are_measured_and_need_no_torch():
     assert METRICS == ALL_METRICS
     code = "import sys; from alignx.recipe import make_recipe; make_recipe({'preset': 'paper', 'evaluate': {'metrics': ['mexa', 'cka']}}); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("align:\n  layer: 3\n  temperature: 0.1\n  layer: 4\n", encoding="utf-8")
+    with pytest.raises(InputError, match="line 4.*'layer' is there twice"):
+        load_recipe(file)
