@@ -272,7 +272,7 @@ def _last_words(log: Path, code: int) -> str:
     "Why a run failed, in a line."
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if line.startswith("alignx: error")), lines[-1] if lines else "it said nothing")
-    return said if code > 0 else f"killed by signal {-code}; last line: {said}"
+    return said if code > 0 else f"killed by signal {-code}{', perhaps for want of memory' * (code == -9)}; last line: {said}"
 
 # %% ../nbs/08a_sweep_runs.ipynb #654fbc5f
 def run_study(
