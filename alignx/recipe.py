@@ -98,7 +98,7 @@ LEAST = {"tuples": 2, "validation_tuples": 2, "batch_size": 1, "explorer_tuples"
 # %% ../nbs/01_recipe.ipynb #b884156f
 _PAPER_OPTIMISER = {"learning_rate": 2e-6, "warmup_steps": 100, "num_train_epochs": 2, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 8}
 PRESETS = {
-    "default": {"align": {"pooling": "alone", "normalization": "whiten"}},
+    "default": {"align": {"pooling": "alone", "normalization": "center"}},
     "paper": {
         "align": {
             "pooling": "row", "temperature": 0.1, "contrastive_weight": 0.3, "language_matching_weight": 0.4, "language_matching_size": 128, "contrastive_batch": 16, **_PAPER_OPTIMISER,
