@@ -105,15 +105,16 @@ def write_run_tables(
 # %% ../nbs/08b_sweep_results.ipynb #6feca19a
 def runs_table(
     study: Study,
-) -> pd.DataFrame:  # arm, seed, question, state, problem, layer, seconds, gpu_hours, ...
+) -> pd.DataFrame:  # arm, seed, question, state, problem, layer, seconds, ...
     "One row for each run of a study."
-    from alignx.sweep_runs import is_done, run_note
+    from alignx.sweep_runs import is_done, run_key, run_note
 
     rows = []
     for run in study.runs:
         note, failure = run_note(run) if is_done(study, run) else {}, run.folder / "failed.txt"
-        state = "done" if note else "failed" if failure.is_file() else "due"
-        row = {"arm": run.arm, "seed": run.seed, "question": run.question, "state": state, "problem": failure.read_text(encoding="utf-8").strip() if state == "failed" else ""}
+        key, _, problem = failure.read_text(encoding="utf-8").strip().partition(" ") if failure.is_file() else ("", "", "")
+        state = "done" if note else "failed" if key == run_key(study, run) else "due"
+        row = {"arm": run.arm, "seed": run.seed, "question": run.question, "state": state, "problem": problem if state == "failed" else ""}
         row |= {"layer": note.get("layer"), "seconds": sum(note.get("seconds", {}).values()), "steps": json.dumps(note.get("seconds", {})), "memory": json.dumps(note.get("memory", {}))}
         row |= {"device": note.get("device"), "commit": note.get("commit"), "environment": json.dumps(note.get("environment", {}))}
         rows.append(row | {"settings": json.dumps(run.settings), "recipe": json.dumps(run.recipe.to_dict())})
@@ -128,6 +129,8 @@ def gather(
     done = [run for run, state in zip(study.runs, runs["state"]) if state == "done"]
     study.output_dir.mkdir(parents=True, exist_ok=True)
     write_table(runs, study.output_dir / "runs.parquet")
+    for name in ("results", "units", "logs") if not done else ():
+        (study.output_dir / f"{name}.parquet").unlink(missing_ok=True)
     if done:
         origin = runs[["arm", "seed", "commit", "device", "environment"]]
         write_table(pd.concat([pd.read_parquet(run.folder / "results.parquet") for run in done], ignore_index=True).merge(origin, on=["arm", "seed"]), study.output_dir / "results.parquet")

@@ -9,7 +9,6 @@ __all__ = ['run_key', 'run_note', 'is_done', 'code_version', 'device_name', 'pea
 # %% ../nbs/08a_sweep_runs.ipynb #3887c939
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -33,8 +32,14 @@ def run_key(
     "What a run is made from, in short."
     recipes = [_trained(one) for one in (run.recipe, *(study.measures[name] for name in run.measures))]
     some = {name: study.asked[name] for name in run.measures if study.asked[name] != MODELS}
-    sources = sorted({source for one in recipes for source in (one.model, one.data.parallel, one.data.test, one.data.instructions, one.data.replay_source) if source})
+    sources = sorted({source for one in recipes for source in _read_by(one) if source})
     return fingerprint([_told(one.to_dict()) for one in recipes], run.measures, [describe_source(source) for source in sources], *([some] if some else []))
+
+
+def _read_by(recipe: Recipe) -> list:
+    "Every file, folder or Hub id that a recipe reads."
+    data, watch = recipe.data, recipe.evaluate
+    return [recipe.model, data.parallel, data.test, data.instructions, data.replay_source, watch.instructions, *(data.exclude or ()), *(watch.task_data or {}).values()]
 
 
 def _trained(recipe: Recipe) -> Recipe:
@@ -90,14 +95,20 @@ def peak_memory() -> dict:  # MiB by kind
     "The largest memory that this process has held."
     import torch
 
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss
-    held = {"process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)}
+    try:
+        import resource
+
+        held = {"process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))}
+    except ImportError:  # on Windows
+        held = {}
     return held | ({"gpu": round(torch.cuda.max_memory_allocated() / 2**20)} if torch.cuda.is_available() else {})
 
 # %% ../nbs/08a_sweep_runs.ipynb #6df849f5
 def _linked(source: str, target: str) -> None:
-    "A second name for a file, or a copy where the file system has no links."
+    "A second name for a file of rows, or a copy where the file system has no links; small files, which a later build may write anew, are copied."
     try:
+        if not source.endswith(".arrow"):
+            raise OSError
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
@@ -251,11 +262,14 @@ class _Processes:
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
             with open(run.folder / "log.txt", "ab") as log:
+                start = log.tell()
                 process = subprocess.Popen(run_command(self.study, run, self.changes), stdout=log, stderr=log, env=run_environment(place, self.jobs))
                 self.alive.add(process)
                 code = process.wait()
             self.alive.discard(process)
-            return run, "" if code == 0 else _last_words(run.folder / "log.txt", code)
+            return run, "" if code == 0 else _last_words(run.folder / "log.txt", start, code)
+        except OSError as error:
+            return run, str(error)
         finally:
             self.places.append(place)
 
@@ -268,9 +282,9 @@ class _Processes:
             process.wait()
 
 
-def _last_words(log: Path, code: int) -> str:
-    "Why a run failed, in a line."
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+def _last_words(log: Path, start: int, code: int) -> str:
+    "Why a run failed, in a line, from what its log says since byte `start`."
+    lines = [line for line in log.read_bytes()[start:].decode("utf-8", errors="replace").replace("\r", "\n").splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if line.startswith("alignx: error")), lines[-1] if lines else "it said nothing")
     return said if code > 0 else f"killed by signal {-code}{', perhaps for want of memory' * (code == -9)}; last line: {said}"
 
@@ -314,5 +328,5 @@ def _tell(study: Study, run: StudyRun, problem: str, say: Callable[[str], None])
     if not problem and not is_done(study, run):
         problem = f"it ended without its tables; see {run.folder / 'log.txt'}"
     if problem:
-        write_text(run.folder / "failed.txt", problem + "\n")
+        write_text(run.folder / "failed.txt", f"{run_key(study, run)} {problem}\n")
     say(f"{run.key}: failed: {problem}" if problem else f"{run.key}: done ({sum(run_note(run)['seconds'].values()):.0f} s)")

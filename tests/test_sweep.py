@@ -47,7 +47,11 @@ def study_in(folder: Path, text: str = SMALL):
         ("seeds: [0]", "seeds: 3", "different whole numbers"),
         ("AlignX: {}", "AlignX: 3", "arm 'AlignX'"),
         ("AlignX: {}", "base ?: {}\n  base !: {}", "would share the folder"),
-        ("{evaluate.tuples: 40", "{stages: [align], evaluate.tuples: 40", "a measure trains nothing"),
+        ("{evaluate.tuples: 40", "{stages: [align], evaluate.tuples: 40", "cannot be set here"),
+        ("AlignX: {}", "AlignX: {align.seed: 3}", "cannot be set here"),
+        ("AlignX: {}", "no: {}", "cannot be a name here"),
+        ("measures:\n", "measures:\n  te st: {}\n  Te-st: {}\n", "would share the folder"),
+        ("test: {", "test: {models: [tuned], ", "no measure is for its models"),
         ("[en, de, sw]", "[en, g3rman]", "g3rman"),
         ("recipe: demo", "recipe: nowhere.yaml", "nowhere.yaml"),
         ("measures:", "questions:\n  q: {from: Alignx, vary: {align.layer: [1]}}\nmeasures:", "did you mean 'AlignX'"),
@@ -63,7 +67,7 @@ def test_what_is_wrong_in_a_study_is_said_before_anything_runs(tmp_path, capsys,
     file = write(tmp_path, SMALL.replace(old, new))
     assert main(["sweep", str(file), "--output", str(tmp_path / "out")]) in (1, 2)
     told = capsys.readouterr().err
-    assert said in told and "study.yaml" in told or "nowhere" in told
+    assert said in told and ("study.yaml" in told or "nowhere" in told)
     assert told.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
@@ -85,12 +89,14 @@ def test_every_measured_source_is_kept_out_of_training(tmp_path):
     assert all(run.recipe.data.exclude == ["held-out.jsonl"] for run in study.runs)
     study = study_in(tmp_path, text.replace("data.pairs: 300", "data.pairs: 300, data.exclude: [another.jsonl]"))
     assert all(run.recipe.data.exclude == ["another.jsonl", "held-out.jsonl"] for run in study.runs)
+    study = study_in(tmp_path, text.replace("AlignX: {}", "AlignX: {data: {exclude: [mine.jsonl], pairs: 7}}"))
+    assert study.runs[1].recipe.data.exclude == ["mine.jsonl", "held-out.jsonl"] and study.runs[1].recipe.data.pairs == 7 and study.runs[1].recipe.data.replay == 0
 
 
 def test_questions_multiply_or_name_their_cases():
     grid = question_cases("q", {"set": {"stages": ["align"]}, "vary": {"align.layer": [1, 2], "align.pooling": ["row", "alone"]}}, "x")
     assert len(grid) == 4 and grid["q: layer 2, pooling row"] == {"stages": ["align"], "align.layer": 2, "align.pooling": "row"}
-    assert question_cases("q", {"cases": {"a": {}, "b": {"seed": 1}}}, "x") == {"q: a": {}, "q: b": {"seed": 1}}
+    assert question_cases("q", {"cases": {"a": {}, "b": {"align.layer": 1}}}, "x") == {"q: a": {}, "q: b": {"align.layer": 1}}
 
 
 def test_folder_names_are_safe():

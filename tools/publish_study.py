@@ -13,6 +13,7 @@ Writes to the second folder, atomically:
     logs.parquet          stage 1's log
 """
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -42,6 +43,20 @@ def languages_table(results: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return rows[[*IDENTITY, "source_lang", "target_lang", "metric", "value", "low", "high", "n"]].dropna(subset="value")
 
 
+def of_one_question(units: pd.DataFrame, arm: str) -> pd.DataFrame:
+    "An arm is compared with the arms, a run of a question with the runs of that question."
+    return units[units["question"].isin(units.loc[units["arm"] == arm, "question"].unique())]
+
+
+def without_paths(recipe: str) -> str:
+    "A recipe without the folders of the machine that it ran on."
+    values = json.loads(recipe)
+    named = lambda value: Path(value).name if isinstance(value, str) and "/" in value and Path(value).is_absolute() else value
+    values["model"], values["output_dir"] = named(values["model"]), named(values["output_dir"])
+    values["data"] = {name: [named(one) for one in value] if isinstance(value, list) else named(value) for name, value in values["data"].items()}
+    return json.dumps(values)
+
+
 def small(table: pd.DataFrame) -> pd.DataFrame:
     "Numbers in 32 bits."
     return table.astype({name: "float32" for name in table.select_dtypes("float64")})
@@ -55,9 +70,10 @@ def main() -> int:
     asked = parser.parse_args()
     tables = read_study(asked.study)
     units, results, runs = tables["units"], tables["results"], tables["runs"]
+    runs["recipe"] = [without_paths(text) for text in runs["recipe"]]
     made = {"arms": arm_table(units), "layers": layers_table(results), "languages": languages_table(results, runs), "runs": runs}
     if asked.against:
-        made["differences"] = pd.concat([compare_arms(units, arm) for arm in asked.against], ignore_index=True)
+        made["differences"] = pd.concat([compare_arms(of_one_question(units, arm), arm, resamples=2000) for arm in asked.against], ignore_index=True)
     if (asked.study / "logs.parquet").is_file():
         made["logs"] = pd.read_parquet(asked.study / "logs.parquet")
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -119,24 +119,32 @@ def compare_arms(
     seed: int = 0,  # of the draws
 ) -> pd.DataFrame:  # arm, model, measure, metric, against, before, after, difference, low, high, p_value, seeds, n
     "Every other arm minus `against`, at the same stage, on the same sentences and, where both have several, the same seeds."
-    units, rows, tail = check_units(units), [], (1 - confidence) / 2
+    units, rows, drawn, tail = check_units(units), [], {}, (1 - confidence) / 2
     if against not in set(units["arm"]):
         raise unknown("arm", against, units["arm"].unique(), "compare_arms")
-    for (measure, metric), part, languages, ids in _groups(units):
+    for (measure, metric), part, _, _ in _groups(units):
         for (arm, model), own in part[part["arm"] != against].groupby(["arm", "model"], sort=False):
-            other = _baseline(part, against, model)
-            shared = sorted(set(own["seed"]) & set(other["seed"])) if own["seed"].nunique() > 1 and other["seed"].nunique() > 1 else None
-            if other.empty or shared == []:
+            other, own = _shared(_baseline(part, against, model), own)
+            if own.empty:
                 continue
-            sides = [_lay(side if shared is None else side[side["seed"].isin(shared)], languages, ids) for side in (other, own)]
+            languages, ids = (sorted(own[column].unique(), key=str) for column in ("language", "id"))
+            sides = [_lay(side, languages, ids) for side in (other, own)]
             before, after = (side.scores(np.ones((1, len(ids))))[0].mean() for side in sides)
-            draws = _difference(*sides, _counts(len(ids), resamples, np.random.default_rng(seed)), np.random.default_rng(seed + 1))
+            counts = drawn.setdefault(len(ids), _counts(len(ids), resamples, np.random.default_rng(seed)))
+            draws = _difference(*sides, counts, np.random.default_rng(seed + 1))
             low, high = np.nanquantile(draws, [tail, 1 - tail])
             beyond = min((draws <= 0).sum(), (draws >= 0).sum())
             rows.append((arm, model, measure, metric, against, before, after, after - before, low, high, min(1.0, 2 * (beyond + 1) / (resamples + 1)), len(sides[1].seeds), len(ids)))
     if not rows:
         raise UsageError(f"compare_arms: no arm shares a measure, a stage and a seed with {against!r}")
     return pd.DataFrame(rows, columns=[*KINDS, "against", "before", "after", "difference", "low", "high", "p_value", "seeds", "n"])
+
+
+def _shared(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The units of sentences, languages and, unless one side was never trained, seeds that both sides have."
+    keys = ["language", "id"] if "base" in {*before["model"], *after["model"]} else ["seed", "language", "id"]
+    indices = [pd.MultiIndex.from_frame(side[keys]) for side in (before, after)]
+    return before[indices[0].isin(indices[1])], after[indices[1].isin(indices[0])]
 
 
 def _difference(before: _Laid, after: _Laid, counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:  # [draws]
