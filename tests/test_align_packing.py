@@ -138,10 +138,10 @@ def tune(folder, lm=None, data=None, **settings):
 @pytest.mark.parametrize("stage", [align, tune])
 @pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2, "activation_checkpointing": True}, {"lora_rank": 2}])
 def test_a_packed_run_is_a_padded_run(tmp_path, stage, settings):
-    padded, packed = (stage(tmp_path, packing=packing, optim="sgd", learning_rate=0.5, max_grad_norm=0, **settings) for packing in (False, True))
+    padded, packed = (stage(tmp_path, tiny().double(), packing=packing, optim="sgd", learning_rate=0.5, max_grad_norm=0, **settings) for packing in (False, True))
     start = deepcopy(padded.model.state_dict())
     padded.train(), packed.train()
-    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(padded.model.state_dict().values(), packed.model.state_dict().values(), strict=True))
+    assert all(torch.allclose(a, b, atol=2e-6) for a, b in zip(padded.model.state_dict().values(), packed.model.state_dict().values(), strict=True))
     assert any(not torch.allclose(start[key], tensor, atol=1e-3) for key, tensor in packed.model.state_dict().items())
 
 
