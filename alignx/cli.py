@@ -56,12 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     _sweep_parser(commands)
     return parser
 
-
+# %% ../nbs/06_cli.ipynb #2a6294a9
 def _sweep_parser(commands) -> None:
     "The arguments of `alignx sweep`."
     command = commands.add_parser("sweep", epilog="Any recipe value can be overridden for all runs, as in --align.max_steps 50.", help="all runs of a study that are not done yet")
     command.add_argument("study", help="a YAML file")
-    command.add_argument("--only", metavar="A,B", help="arms and questions by name; 'arms' for all arms without the questions (default: everything)")
+    command.add_argument("--only", metavar="NAME", nargs="+", help="arms and questions; 'arms' for all arms without the questions (default: everything)")
     command.add_argument("--seeds", metavar="0,1", help="some of the study's seeds")
     command.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time, each with a GPU of its own or its share of the cores (default: 1)")
     command.add_argument("--list", action="store_true", help="only tell which runs there are and which are done")
@@ -174,18 +174,19 @@ def _sweep(arguments: argparse.Namespace, changes: dict) -> int:  # exit code
     "`alignx sweep`: all runs of a study, or one, or only their list."
     from alignx.sweep import load_study, select_runs
     from alignx.sweep_results import runs_table
-    from alignx.sweep_runs import execute, run_study
+    from alignx.sweep_processes import run_study
+    from alignx.sweep_runs import execute
 
     study = load_study(arguments.study, changes | ({"output_dir": arguments.output} if arguments.output else {}))
-    if arguments.run:
+    if arguments.run is not None:
         _quiet()
         execute(study, study.find(arguments.run))
         return 0
     try:
-        seeds = [int(seed) for seed in arguments.seeds.split(",")] if arguments.seeds else None
+        seeds = [int(seed) for seed in arguments.seeds.split(",")] if arguments.seeds is not None else None
     except ValueError as error:
         raise UsageError(f"--seeds {arguments.seeds}: must be whole numbers with commas between them, as in 0,1,2") from error
-    runs = select_runs(study, [name.strip() for name in arguments.only.split(",")] if arguments.only else None, seeds)
+    runs = select_runs(study, arguments.only, seeds)
     if arguments.list:
         states = runs_table(study).set_index(["arm", "seed"])["state"]
         print("\n".join(f"{states[run.arm, run.seed]:6} {run.key}" for run in runs))

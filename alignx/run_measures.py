@@ -54,7 +54,7 @@ def model_names(recipe) -> list[str]:  # in the order in which they come about
     return list(models_of(recipe))
 
 # %% ../nbs/03a_run_measures.ipynb #2707f530
-class Subject:
+class _Loaded:
     "A model of a run, loaded when it is first needed."
 
     def __init__(self, run: Run, name: str):
@@ -83,6 +83,10 @@ class Subject:
         config = AutoConfig.from_pretrained(resolve(self.source, demo_model()), trust_remote_code=self.run.recipe.trust_remote_code).to_dict()
         told = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version", "dtype", "use_cache")}
         return fingerprint(told, sorted(vocabulary.items()))
+
+# %% ../nbs/03a_run_measures.ipynb #209fe00a
+class Subject(_Loaded):
+    "A model of a run that can be asked, and where the answers lie."
 
     def table(self, kind: str) -> Path:
         "Where a table about this model lies."

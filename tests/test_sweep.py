@@ -14,8 +14,9 @@ from filelock import FileLock
 from alignx.cli import main
 from alignx.errors import InputError, UsageError
 from alignx.sweep import folder_name, load_study, question_cases, select_runs
+from alignx.sweep_processes import run_environment, run_study
 from alignx.sweep_results import gather, read_study
-from alignx.sweep_runs import execute, is_done, run_environment, run_study
+from alignx.sweep_runs import execute, is_done
 
 SMALL = """
 recipe: demo

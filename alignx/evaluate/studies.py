@@ -30,6 +30,10 @@ def check_units(
     if twice.any():
         row = units[twice].iloc[0]
         raise InputError(f"{where}: {row['metric']} of sentence {row['id']!r} in {row['language']}, arm {row['arm']!r}, seed {row['seed']}, is there twice; count each unit once")
+    endless = np.isinf(units["value"].astype(float)) | ~np.isfinite(units["weight"].astype(float))
+    if endless.any():
+        row = units[endless].iloc[0]
+        raise InputError(f"{where}: {row['metric']} of sentence {row['id']!r} in {row['language']}, arm {row['arm']!r}, seed {row['seed']}, has the value {row['value']} and the weight {row['weight']}; a run that broke down has no mean, leave it out")
     return units.dropna(subset="value")
 
 # %% ../../nbs/evaluate/13_studies.ipynb #9509c090
@@ -58,6 +62,8 @@ def _lay(part: pd.DataFrame, languages: list[str], ids: list) -> _Laid:
     sums, weights = np.zeros((2, len(seeds), len(languages), len(ids)))
     weights[tuple(places)] = part["weight"]
     sums[tuple(places)] = part["value"] * part["weight"]
+    everywhere = (weights.sum(-1) > 0).all(0)
+    weights[:, ~everywhere] = sums[:, ~everywhere] = 0
     return _Laid(seeds, sums, weights)
 
 # %% ../../nbs/evaluate/13_studies.ipynb #0f151417
@@ -111,6 +117,20 @@ def _baseline(part: pd.DataFrame, against: str, model: str) -> pd.DataFrame:
     return own[own["model"] == model] if own["model"].nunique() > 1 or (own["model"] == model).any() else own[own["model"] == "base"]
 
 
+def _shared(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The units of sentences, languages and, unless one side was never trained, seeds that both sides have."
+    keys = ["language", "id"] if "base" in {*before["model"], *after["model"]} else ["seed", "language", "id"]
+    indices = [pd.MultiIndex.from_frame(side[keys]) for side in (before, after)]
+    return before[indices[0].isin(indices[1])], after[indices[1].isin(indices[0])]
+
+
+def _difference(before: _Laid, after: _Laid, counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:  # [draws]
+    "After minus before in each draw; equal seeds are drawn together."
+    picks = {len(side.seeds): None for side in (before, after)}
+    picks = {size: _picks(size, len(counts), generator) for size in picks}
+    return _over_seeds(after.scores(counts), picks[len(after.seeds)]) - _over_seeds(before.scores(counts), picks[len(before.seeds)])
+
+# %% ../../nbs/evaluate/13_studies.ipynb #fe739493
 def compare_arms(
     units: pd.DataFrame,  # see UNIT_COLUMNS
     against: str,  # the arm that the others are compared with
@@ -138,17 +158,3 @@ def compare_arms(
     if not rows:
         raise UsageError(f"compare_arms: no arm shares a measure, a stage and a seed with {against!r}")
     return pd.DataFrame(rows, columns=[*KINDS, "against", "before", "after", "difference", "low", "high", "p_value", "seeds", "n"])
-
-
-def _shared(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    "The units of sentences, languages and, unless one side was never trained, seeds that both sides have."
-    keys = ["language", "id"] if "base" in {*before["model"], *after["model"]} else ["seed", "language", "id"]
-    indices = [pd.MultiIndex.from_frame(side[keys]) for side in (before, after)]
-    return before[indices[0].isin(indices[1])], after[indices[1].isin(indices[0])]
-
-
-def _difference(before: _Laid, after: _Laid, counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:  # [draws]
-    "After minus before in each draw; equal seeds are drawn together."
-    picks = {len(side.seeds): None for side in (before, after)}
-    picks = {size: _picks(size, len(counts), generator) for size in picks}
-    return _over_seeds(after.scores(counts), picks[len(after.seeds)]) - _over_seeds(before.scores(counts), picks[len(before.seeds)])
