@@ -34,14 +34,13 @@ from .stage_rows import StageRows
 from .tune.replay import replay_rows
 
 # %% ../nbs/03_building.ipynb #3030e584
-def _taught(recipe, general):
-    "The general instructions, and among them what teaches facts about invented countries in English."
+def _taught(recipe):
+    "What teaches facts about invented countries in English, as often as the recipe says."
     from datasets import concatenate_datasets
 
     from alignx.evaluate.facts import load_facts, teach_rows
 
-    taught = teach_rows(load_facts(["en"], ["novel"]), recipe.seed)
-    return concatenate_datasets([*([] if general is None else [general]), *[taught] * recipe.data.teach_facts])
+    return concatenate_datasets([teach_rows(load_facts(["en"], ["novel"]), recipe.seed)] * recipe.data.teach_facts)
 
 # %% ../nbs/03_building.ipynb #f5cebdc3
 def prepare(
@@ -51,7 +50,7 @@ def prepare(
     skipped: list,  # what the held-out rows had to leave out; receives what these do
     watched=None,  # general instructions that must not be trained on
 ) -> None:
-    "Read, clean and mix; write `pairs`, `general`, `replay_align`, `replay_tune`, `cleaning.json`, `skipped.json` and `counts.json`."
+    "Read, clean and mix; write `pairs`, `general`, `taught`, `replay_align`, `replay_tune`, `cleaning.json`, `skipped.json` and `counts.json`."
     data, reading = recipe.data, {"on_error": recipe.data.on_error, "skipped": skipped}
     given = load_parallel(resolve(data.parallel, demo_corpus()), recipe.languages, split=data.train_split, **reading)
     chain = {"exclude": excluded, "filters": data.filters, "report_only": data.report_only or (), "num_proc": data.num_proc if data.num_proc > 1 else None}
@@ -62,7 +61,7 @@ def prepare(
     if data.instructions is not None:
         made["general"] = _without(load_instructions(resolve(data.instructions, demo_instructions()), recipe.languages, split=data.instructions_split, **reading), watched)
     if data.teach_facts:
-        made["general"] = _taught(recipe, made.get("general"))
+        made["taught"] = _taught(recipe)
     counts = {name: count for name, count in (("replay_align", data.replay), ("replay_tune", data.tune_replay)) if count}
     if counts:
         replayed, pivot = _replayed(recipe, excluded, reading) if data.replay_source else (clean_parallel(given, **chain)[0], recipe.pivot)

@@ -228,6 +228,9 @@ def main(
     except KeyboardInterrupt:
         print("alignx: interrupted; run the same command again to go on", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         if arguments.traceback:
             raise

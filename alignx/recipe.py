@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'METRICS', 'CHOICES', 'LEAST', 'PRESETS', 'DataRecipe', 'EvaluateRecipe', 'preset_values', 'Recipe',
-           'make_recipe', 'override', 'read_yaml', 'read_values', 'load_recipe']
+           'make_recipe', 'read_yaml', 'override', 'read_values', 'load_recipe']
 
 # %% ../nbs/01_recipe.ipynb #9ad2e89b
 import dataclasses
 import os
+import re
 import typing
 import uuid
 from collections.abc import Iterable
@@ -206,10 +207,12 @@ def _check_training(part: str, values: object, where: str) -> dict:
             from alignx.align.trainer import AlignmentArguments as Arguments
         else:
             from alignx.tune.trainer import TuneArguments as Arguments
-        names = {f.name for f in dataclasses.fields(Arguments) if f.init}
-        for name in values:
-            if name not in names:
-                raise unknown("recipe key", name, names, where)
+        fields = {f.name: f.default for f in dataclasses.fields(Arguments) if f.init}
+        for name, value in values.items():
+            if name not in fields:
+                raise unknown("recipe key", name, fields, where)
+            if isinstance(fields[name], (int, float)) and not isinstance(fields[name], bool) and isinstance(value, (str, bool)):
+                raise UsageError(f"{where}, {name!r}: {value!r} must be a number, as in {fields[name]}")
     return {name: "no" if value is False and name.endswith("_strategy") else value for name, value in values.items()}  # YAML reads `no` as false
 
 
@@ -231,31 +234,9 @@ def make_recipe(
     _check_choices(recipe, where)
     return recipe
 
-# %% ../nbs/01_recipe.ipynb #5f4af1d9
-def override(
-    values: dict,  # plain values
-    changes: dict,  # dotted name → text, for example {"align.temperature": "0.05"}
-) -> dict:  # a changed copy
-    "Plain recipe values with dotted names set."
-    values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
-    for name, text in changes.items():
-        *parents, last = name.split(".")
-        place = values
-        for parent in parents:
-            if place.get(parent) is None:
-                place[parent] = {}
-            place = place[parent]
-            if not isinstance(place, dict):
-                raise UsageError(f"--{name}: {parent!r} is a single value and has no parts")
-        try:
-            place[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--{name}: {text!r} is not a YAML value; quote it") from error
-    return values
-
 # %% ../nbs/01_recipe.ipynb #1ccb8ba6
 class _OnceEach(yaml.SafeLoader):
-    "Refuses a key that is there twice."
+    "Refuses a key that is there twice, and reads `2e-5` as the number that everyone means by it."
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -264,6 +245,9 @@ class _OnceEach(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
         return super().construct_mapping(node, deep)
+
+
+_OnceEach.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
 def read_yaml(
@@ -281,6 +265,28 @@ def read_yaml(
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or 'not UTF-8 text'}); mend the file") from error
+
+# %% ../nbs/01_recipe.ipynb #5f4af1d9
+def override(
+    values: dict,  # plain values
+    changes: dict,  # dotted name → text, for example {"align.temperature": "0.05"}
+) -> dict:  # a changed copy
+    "Plain recipe values with dotted names set."
+    values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    for name, text in changes.items():
+        *parents, last = name.split(".")
+        place = values
+        for parent in parents:
+            if place.get(parent) is None:
+                place[parent] = {}
+            place = place[parent]
+            if not isinstance(place, dict):
+                raise UsageError(f"--{name}: {parent!r} is a single value and has no parts")
+        try:
+            place[last] = yaml.load(text, Loader=_OnceEach)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--{name}: {text!r} is not a YAML value; quote it") from error
+    return values
 
 # %% ../nbs/01_recipe.ipynb #47f6a575
 def read_values(source: str | Path) -> dict:  # plain values

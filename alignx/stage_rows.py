@@ -22,7 +22,7 @@ from .errors import UsageError
 from .tune.replay import PLAIN_SENTENCE
 
 # %% ../nbs/02a_stage_rows.ipynb #16cf30e6
-KINDS = ("pairs", "general", "replay")
+KINDS = ("pairs", "general", "replay", "taught")
 
 
 def _tune_picks(recipe, sizes: dict) -> tuple[int, list[int]]:
@@ -30,7 +30,7 @@ def _tune_picks(recipe, sizes: dict) -> tuple[int, list[int]]:
     data, general = recipe.data, list(range(sizes["general"]))
     ratio = data.general_ratio
     if ratio is None:
-        wanted = data.tune_pairs if data.tune_pairs is not None else len(general) if data.instructions is not None else sizes["pairs"]
+        wanted = data.tune_pairs if data.tune_pairs is not None else len(general) + sizes.get("taught", 0) if data.instructions is not None else sizes["pairs"]
         return min(wanted, sizes["pairs"]), general
     if not ratio > 0 or not general:
         raise UsageError(f"recipe, section 'data': general_ratio {ratio} must be above 0 and needs 'instructions'; leave it out for translations alone")
@@ -55,7 +55,7 @@ def stage_order(
     picks = rows("pairs", range(sizes["pairs"]))
     if stage == "tune":
         count, general = _tune_picks(recipe, sizes)
-        picks = shuffled(np.concatenate([shuffled(picks)[:count], rows("general", general)]))
+        picks = shuffled(np.concatenate([shuffled(picks)[:count], rows("general", general), rows("taught", range(sizes.get("taught", 0)))]))
     return shuffled(np.concatenate([picks, rows("replay", range(sizes["replay"]))])) if sizes["replay"] else picks
 
 # %% ../nbs/02a_stage_rows.ipynb #54f58647
@@ -78,7 +78,7 @@ class StageRows:
 
     def __init__(self, recipe, stage: str, prepared: Path, tokenizer):
         self.recipe, self.stage, self.tokenizer = recipe, stage, tokenizer
-        paths = {"pairs": prepared / "pairs", "general": prepared / "general", "replay": prepared / f"replay_{stage}"}
+        paths = {kind: prepared / (f"replay_{stage}" if kind == "replay" else kind) for kind in KINDS}
         self.texts = {kind: load_from_disk(str(path)) for kind, path in paths.items() if path.is_dir()}
         self.order = stage_order(recipe, stage, {kind: len(self.texts.get(kind, ())) for kind in KINDS})
         self.silent = silent_rows(len(self.texts["pairs"]), recipe.data.lm_share if stage == "align" else 1.0, recipe.seed)

@@ -190,11 +190,11 @@ def test_facts_are_taught_in_english_only_and_not_twice_by_default(tmp_path):
     from alignx.loading import load_tokenizer
 
     found = {}
-    for times in (0, 2):
-        values = {"languages": ["en", "de"], "output_dir": str(tmp_path / str(times)), "data": {"template": "plain", "pairs": 40, "tune_pairs": 4, "teach_facts": times}, "evaluate": {"tuples": 20}}
+    for times, ratio in ((0, 1.0), (2, None), (3, 1.0)):
+        values = {"languages": ["en", "de"], "output_dir": str(tmp_path / str(times)), "data": {"template": "plain", "instructions": "demo", "pairs": 40, "tune_pairs": 4, "general_ratio": ratio, "teach_facts": times}, "evaluate": {"tuples": 20}}
         run = Run(make_recipe(values), lambda line: None)
         build(run)
         rows = load_from_disk(str(run.path / "data" / "tune"))
         texts = load_tokenizer("demo").batch_decode(list(rows["input_ids"]))
         found[times] = sum("Balakia" in text for text in texts)
-    assert found[0] == 0 and found[2] > 0 and found[2] % 2 == 0
+    assert found[0] == 0 and found[2] > 0 and found[2] % 2 == 0 and found[3] == found[2] // 2 * 3

@@ -61,6 +61,9 @@ def study_in(folder: Path, text: str = SMALL):
         ("measures:", "questions:\n  q: {}\nmeasures:", "either 'vary'"),
         ("{evaluate.tuples: 40", "{models: [tunned], evaluate.tuples: 40", "did you mean 'tuned'"),
         ("arms:", "arms: [", "not valid YAML"),
+        ("AlignX: {}", "AlignX: {align.pooling: rows}", "AlignX/0"),
+        ("AlignX: {}", "AlignX: {align.learning_rate: fast}", "learning_rate"),
+        ("AlignX: {}", "AlignX: {stages: [tune], tune.lr_scheduler_type: constnat}", "AlignX/0"),
     ],
 )
 def test_what_is_wrong_in_a_study_is_said_before_anything_runs(tmp_path, capsys, old, new, said):
@@ -249,3 +252,11 @@ def test_each_job_has_a_gpu_or_its_share_of_the_cores(monkeypatch):
 def test_a_study_without_tables_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match="alignx sweep"):
         read_study(tmp_path)
+
+
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text("arms: {base: {stages: []}}\n")
+    command = f"{sys.executable} -u -m alignx.cli sweep {file} --list --output {tmp_path / 'out'}; echo $? > {tmp_path / 'code'}"
+    said = subprocess.run(f"{{ {command}; }} | true", shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert said.stderr == "" and (tmp_path / "code").read_text().strip() == "141"
