@@ -133,8 +133,9 @@ def panel_grid(
     aside: float = 0,  # inches at the left, for labels that panels share
     **subplots,  # for Figure.subplots
 ):  # figure, list of `count` axes
-    "A figure of up to three columns; cells that are left over are hidden."
-    columns, lines = min(count, 3), -(-count // 3)
+    "A figure of up to three columns, of two for four panels; cells that are left over are hidden."
+    columns = 2 if count == 4 else min(count, 3)
+    lines = -(-count // columns)
     figure, axes = new_figure(max(aside + width * columns, 4.2), height * lines + 0.4, ncols=columns, nrows=lines, squeeze=False, **subplots)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
