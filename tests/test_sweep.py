@@ -260,3 +260,20 @@ def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
     command = f"{sys.executable} -u -m alignx.cli sweep {file} --list --output {tmp_path / 'out'}; echo $? > {tmp_path / 'code'}"
     said = subprocess.run(f"{{ {command}; }} | true", shell=True, capture_output=True, text=True, cwd=tmp_path)
     assert said.stderr == "" and (tmp_path / "code").read_text().strip() == "141"
+
+
+def test_publishing_keeps_the_arms_that_another_machine_has_done(tmp_path, uninterrupted):
+    def publish(*words):
+        command = [sys.executable, str(Path(__file__).parent.parent / "tools" / "publish_study.py"), str(uninterrupted.output_dir), str(tmp_path), "--against", "base", *words]
+        subprocess.run(command, check=True, capture_output=True)
+        return {path.stem: pd.read_parquet(path) for path in tmp_path.glob("*.parquet")}
+
+    first = publish()
+    for name, table in first.items():
+        elsewhere = table[table["arm"] == "AlignX"]
+        pd.concat([table[table["arm"] != "AlignX"], elsewhere, elsewhere.assign(arm="elsewhere")]).to_parquet(tmp_path / f"{name}.parquet")
+    kept = publish("--keep")
+    for name, table in first.items():
+        assert (kept[name]["arm"] == "elsewhere").sum() == (table["arm"] == "AlignX").sum() > 0
+        pd.testing.assert_frame_equal(kept[name][kept[name]["arm"] != "elsewhere"].reset_index(drop=True), table)
+    assert "elsewhere" not in set(publish()["arms"]["arm"])

@@ -1,8 +1,9 @@
 """Turn the tables of a study into the small files that its notebook is drawn from.
 
     alignx sweep recipes/studies/embedded.yaml --jobs 2
-    python tools/publish_study.py runs/embedded-study nbs/studies/embedded --against base "CPT + SFT"
+    python tools/publish_study.py runs/embedded-study nbs/studies/embedded --against base "CPT + SFT" [--keep]
 
+With --keep, what the second folder has of arms that this study has not done stays as it is, so that seeds or questions can be added on another machine.
 Writes to the second folder, atomically:
 
     arms.parquet          mean of each arm, model, test set and metric, with an interval over seeds and sentences
@@ -62,11 +63,20 @@ def small(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype({name: "float32" for name in table.select_dtypes("float64")})
 
 
+def with_kept(table: pd.DataFrame, file: Path, done: set) -> pd.DataFrame:
+    "A table, and below it the rows of a file about arms that are not done here."
+    if not file.is_file():
+        return table
+    before = pd.read_parquet(file)
+    return pd.concat([table[table["arm"].isin(done)], before[~before["arm"].isin(done)]], ignore_index=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="output_dir of a study")
     parser.add_argument("out", type=Path, help="folder for the small files")
     parser.add_argument("--against", nargs="+", default=[], metavar="ARM", help="arms that the others are compared with")
+    parser.add_argument("--keep", action="store_true", help="keep what OUT has of arms that are not done in this study")
     asked = parser.parse_args()
     tables = read_study(asked.study)
     units, results, runs = tables["units"], tables["results"], tables["runs"]
@@ -77,7 +87,9 @@ def main() -> int:
     if (asked.study / "logs.parquet").is_file():
         made["logs"] = pd.read_parquet(asked.study / "logs.parquet")
     asked.out.mkdir(parents=True, exist_ok=True)
+    done = set(runs.loc[runs["state"] == "done", "arm"])
     for name, table in made.items():
+        table = with_kept(table, asked.out / f"{name}.parquet", done) if asked.keep else table
         write_table(small(table), asked.out / f"{name}.parquet")
         print(f"{name:12} {len(table):7,} rows, {os.path.getsize(asked.out / f'{name}.parquet') / 1024:,.0f} KB")
     return 0
