@@ -80,6 +80,10 @@ def main() -> int:
     asked = parser.parse_args()
     tables = read_study(asked.study)
     units, results, runs = tables["units"], tables["results"], tables["runs"]
+    done = set(runs.loc[runs["state"] == "done", "arm"])
+    for arm in asked.against:
+        if arm not in done:
+            parser.error(f"--against {arm!r}: no run of it is done in {asked.study}; there are {', '.join(sorted(done))}")
     runs["recipe"] = [without_paths(text) for text in runs["recipe"]]
     made = {"arms": arm_table(units), "layers": layers_table(results), "languages": languages_table(results, runs), "runs": runs}
     if asked.against:
@@ -87,7 +91,6 @@ def main() -> int:
     if (asked.study / "logs.parquet").is_file():
         made["logs"] = pd.read_parquet(asked.study / "logs.parquet")
     asked.out.mkdir(parents=True, exist_ok=True)
-    done = set(runs.loc[runs["state"] == "done", "arm"])
     for name, table in made.items():
         table = with_kept(table, asked.out / f"{name}.parquet", done) if asked.keep else table
         write_table(small(table), asked.out / f"{name}.parquet")
