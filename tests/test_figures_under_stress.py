@@ -9,7 +9,7 @@ import pytest
 from alignx.data.languages import DEFAULT_LANGUAGES
 from alignx.errors import InputError
 from alignx.explore import comparison_plots, plots, profile_plot
-from alignx.explore.figures import covered, drawable_characters, readable_names, to_png, to_svg
+from alignx.explore.figures import covered, drawable_characters, new_figure, readable_names, to_png, to_svg
 
 LONG = ["meta-llama/Llama-3.1-8B-Instruct-multilingual-continued-pretrain", "some-organisation/Llama-3.1-8B-Instruct-aligned-layer-16-seed-0", "some-organisation/Llama-3.1-8B-Instruct-aligned-layer-16-seed-1"]
 HOSTILE = ["_$\\frac{1}{", "<script>\nalert(1)</script> & \"'", "日本語モデル العربية বাংলা ไทย 𓀀"]
@@ -101,6 +101,14 @@ def test_the_worst_case_is_still_small_and_valid(name):
     figure = draw(name, "all at once")
     ElementTree.fromstring(to_svg(figure))
     assert len(to_png(figure)) < 160_000
+
+
+def test_a_picture_says_every_digit_that_was_drawn():
+    figure, axis = new_figure(4, 3)
+    axis.set(ylim=(0.08, 0.115), yticks=[0.0825, 0.095, 0.1125])
+    axis.text(0.5, 0.1, "2.71828")
+    svg = to_svg(figure)
+    assert all(f">{text}<" in svg for text in ("0.0825", "0.0950", "0.1125", "2.71828"))
 
 
 def test_a_letter_that_no_font_has_never_reaches_the_figure():

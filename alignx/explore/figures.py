@@ -129,14 +129,14 @@ def new_figure(
 def to_svg(
     figure: Figure,  # any matplotlib figure
 ) -> str:  # an <svg> element, ready for a page or a file
-    "The figure as a small SVG: text stays text, no date, no random identifiers; the same figure gives the same bytes."
+    "The figure as a small SVG: text stays text, to its last digit, no date, no random identifiers; the same figure gives the same bytes."
     buffer = io.StringIO()
     with rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.S)
     svg = re.sub(r"'DejaVu Sans', [^;\"]*", "'DejaVu Sans', Verdana, sans-serif", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
-    svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag[0]), svg)
     return svg[svg.index("<svg") :]
 
 
