@@ -235,7 +235,7 @@ def make_recipe(
     return recipe
 
 # %% ../nbs/01_recipe.ipynb #1ccb8ba6
-class _OnceEach(yaml.SafeLoader):
+class _RecipeLoader(yaml.SafeLoader):
     "Refuses a key that is there twice, and reads `2e-5` as the number that everyone means by it."
 
     def construct_mapping(self, node, deep=False):
@@ -247,7 +247,7 @@ class _OnceEach(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_OnceEach.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
 def read_yaml(
@@ -260,7 +260,7 @@ def read_yaml(
         near = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         raise unknown(kind, str(path), [*further, *near])
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceEach)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -283,7 +283,7 @@ def override(
             if not isinstance(place, dict):
                 raise UsageError(f"--{name}: {parent!r} is a single value and has no parts")
         try:
-            place[last] = yaml.load(text, Loader=_OnceEach)
+            place[last] = yaml.load(text, Loader=_RecipeLoader)
         except yaml.YAMLError as error:
             raise UsageError(f"--{name}: {text!r} is not a YAML value; quote it") from error
     return values
