@@ -97,6 +97,16 @@ def test_a_change_repeats_only_what_follows_from_it(finished):
     pipeline.tune(Run(make_recipe(values(run.path)), said.append))
 
 
+@pytest.mark.parametrize("change, again", [({"data.tune_pairs": "7"}, [True, False, True]), ({"data.lm_share": "0.3"}, [True, True, True]), ({"evaluate.tuples": "30"}, [True, False, False])])
+def test_a_stage_is_trained_again_where_its_own_rows_have_changed(tmp_path, change, again):
+    few, said = {"align.max_steps": "1", "tune.max_steps": "1"}, []
+    for settings in (few, few | change):
+        run = Run(make_recipe(values(tmp_path, **settings)), said.append)
+        for step in (pipeline.build, pipeline.align, pipeline.tune):
+            step(run)
+    assert ["unchanged" not in line for line in said] == [True] * 3 + again
+
+
 def test_interrupted_stage_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     import torch
     from safetensors.torch import load_file

@@ -36,6 +36,7 @@ def write(folder: Path, text: str = SMALL, name: str = "study.yaml") -> Path:
 
 
 def study_in(folder: Path, text: str = SMALL):
+    folder.mkdir(exist_ok=True)
     return load_study(write(folder, text), {"output_dir": str(folder / "out")})
 
 
@@ -238,6 +239,30 @@ def test_arms_with_the_same_rows_build_them_once(tmp_path):
     assert "unchanged" in first["hotter"] and "unchanged" not in first["AlignX"] and "unchanged" not in first["fewer"]
     rows = {arm: json.loads((study.find(f"{arm}/0").folder / "data" / "card.json").read_text())["stages"]["align"]["counts"]["rows"] for arm in lines}
     assert rows["AlignX"] == rows["hotter"] != rows["fewer"]
+
+
+STAGES = SMALL.replace("stages: [align]", "align.distillation: 0.0, tune.max_steps: 1").replace("max_steps: 8", "max_steps: 2")
+AGAIN = """questions:
+  stage 2:
+    set: {data.tune_pairs: 9, tune.learning_rate: 0.001}
+    cases: {fewer: {}, hotter: {align.temperature: 0.2}}
+"""
+
+
+def test_runs_with_the_same_stage_1_train_it_once(tmp_path):
+    study, lines = study_in(tmp_path, STAGES.replace("measures:", AGAIN + "measures:")), {}
+    left = []
+    for name in ("AlignX", "stage 2: fewer", "stage 2: hotter"):
+        execute(study, study.find(f"{name}/0"), lines.setdefault(name, []).append)
+        left.append(len([path for path in (study.output_dir / ".aligned").iterdir() if path.is_dir()]))
+    trained = {name: ["unchanged" not in line for line in said if line.startswith(("align", "tune"))] for name, said in lines.items()}
+    assert trained == {"AlignX": [True, True], "stage 2: fewer": [False, True], "stage 2: hotter": [True, True]}
+    assert left == [1, 0, 0], "the model is there as long as a run may want it"
+    apart = study_in(tmp_path / "apart", STAGES.replace("measures:", AGAIN + "measures:"))
+    execute(apart, apart.find("stage 2: fewer/0"), lambda line: None)
+    one, other = (pd.read_parquet(each.find("stage 2: fewer/0").folder / "units.parquet") for each in (study, apart))
+    pd.testing.assert_frame_equal(one, other)
+    assert (study.find("stage 2: fewer/0").folder / "tables" / "align_log.parquet").is_file()
 
 
 def test_each_job_has_a_gpu_or_its_share_of_the_cores(monkeypatch):

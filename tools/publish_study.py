@@ -44,9 +44,11 @@ def languages_table(results: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return rows[[*IDENTITY, "source_lang", "target_lang", "metric", "value", "low", "high", "n"]].dropna(subset="value")
 
 
-def of_one_question(units: pd.DataFrame, arm: str) -> pd.DataFrame:
-    "An arm is compared with the arms, a run of a question with the runs of that question."
-    return units[units["question"].isin(units.loc[units["arm"] == arm, "question"].unique())]
+def comparable(units: pd.DataFrame, runs: pd.DataFrame, arm: str) -> pd.DataFrame:
+    "What an arm is compared with: arms, and cases of questions that train the same stages; a run of a question with the runs of that question."
+    stages = runs.set_index("arm")["recipe"].map(lambda recipe: json.loads(recipe).get("stages"))
+    asked, trained = units.loc[units["arm"] == arm, "question"].unique(), [name for name, trains in stages.items() if trains == stages[[arm]].iloc[0]]
+    return units[units["question"].isin(asked) | (units["arm"].isin(trained) if "" in asked else False)]
 
 
 def without_paths(recipe: str) -> str:
@@ -87,7 +89,7 @@ def main() -> int:
     runs["recipe"] = [without_paths(text) for text in runs["recipe"]]
     made = {"arms": arm_table(units), "layers": layers_table(results), "languages": languages_table(results, runs), "runs": runs}
     if asked.against:
-        made["differences"] = pd.concat([compare_arms(of_one_question(units, arm), arm, resamples=2000) for arm in asked.against], ignore_index=True)
+        made["differences"] = pd.concat([compare_arms(comparable(units, runs, arm), arm, resamples=2000) for arm in asked.against], ignore_index=True)
     if (asked.study / "logs.parquet").is_file():
         made["logs"] = pd.read_parquet(asked.study / "logs.parquet")
     asked.out.mkdir(parents=True, exist_ok=True)
