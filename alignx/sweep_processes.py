@@ -133,7 +133,8 @@ def run_study(
             raise
     gather(study)
     if all(is_done(study, run) for run in study.runs):
-        shutil.rmtree(study.output_dir / ".rows", ignore_errors=True)
+        for shared in (".rows", ".aligned"):
+            shutil.rmtree(study.output_dir / shared, ignore_errors=True)
     return failed
 
 # %% ../nbs/08b_sweep_processes.ipynb #619f788b

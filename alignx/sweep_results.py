@@ -121,6 +121,11 @@ def runs_table(
     return pd.DataFrame(rows).astype({"layer": "Int64"})
 
 # %% ../nbs/08c_sweep_results.ipynb #5b6fa250
+def _of_run(run: StudyRun, file: Path) -> pd.DataFrame:
+    "A table of a run, under the names that the study now has for it."
+    return pd.read_parquet(file).assign(arm=run.arm, seed=run.seed, question=run.question)
+
+
 def gather(
     study: Study,
 ) -> pd.DataFrame:  # one row for each run, see `runs_table`
@@ -132,10 +137,10 @@ def gather(
     for name in ("results", "units", "logs") if not done else ():
         (study.output_dir / f"{name}.parquet").unlink(missing_ok=True)
     if done:
-        origin = runs[["arm", "seed", "commit", "device", "environment"]]
-        write_table(pd.concat([pd.read_parquet(run.folder / "results.parquet") for run in done], ignore_index=True).merge(origin, on=["arm", "seed"]), study.output_dir / "results.parquet")
-        write_table(pd.concat([pd.read_parquet(run.folder / "units.parquet") for run in done], ignore_index=True), study.output_dir / "units.parquet")
-    logs = [pd.read_parquet(path).assign(arm=run.arm, seed=run.seed, question=run.question) for run in done if (path := run.folder / "tables" / "align_log.parquet").is_file()]
+        results, units = (pd.concat([_of_run(run, run.folder / f"{name}.parquet") for run in done], ignore_index=True) for name in ("results", "units"))
+        write_table(results.merge(runs[["arm", "seed", "commit", "device", "environment"]], on=["arm", "seed"]), study.output_dir / "results.parquet")
+        write_table(units, study.output_dir / "units.parquet")
+    logs = [_of_run(run, path) for run in done if (path := run.folder / "tables" / "align_log.parquet").is_file()]
     if logs:
         write_table(pd.concat(logs, ignore_index=True), study.output_dir / "logs.parquet")
     return runs
