@@ -112,6 +112,16 @@ def _linked(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def _hand_on(start: Path, end: Path, parts: tuple[str, ...]) -> None:
+    "Give another folder the same files; the note of a step comes last."
+    for part in parts:
+        (end / part).parent.mkdir(parents=True, exist_ok=True)
+        if (start / part).is_dir():
+            write_folder(end / part, lambda new: shutil.copytree(start / part, new, copy_function=_linked, dirs_exist_ok=True))
+        else:
+            shutil.copy2(start / part, end / part)
+
+# %% ../nbs/08a_sweep_runs.ipynb #b7abd858
 def build_rows(
     study: Study,
     run: Run,  # the run folder of one of its arms
@@ -121,16 +131,14 @@ def build_rows(
 
     from alignx.building import build, build_fingerprint
 
-    shared = study.output_dir / ".rows" / build_fingerprint(run)
+    shared, parts = study.output_dir / ".rows" / build_fingerprint(run), ("data", ".steps/build.json")
     shared.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{shared}.lock"):
         if shared.is_dir() and not run.note("build"):
-            write_folder(run.path / "data", lambda new: shutil.copytree(shared / "data", new, copy_function=_linked, dirs_exist_ok=True))
-            write_text(run.path / ".steps" / "build.json", (shared / "build.json").read_text(encoding="utf-8"))
+            _hand_on(shared, run.path, parts)
         build(run)
         if not shared.is_dir():
-            note = run.path / ".steps" / "build.json"
-            write_folder(shared, lambda new: (shutil.copytree(run.path / "data", new / "data", copy_function=_linked), shutil.copy2(note, new / "build.json")))
+            write_folder(shared, lambda new: _hand_on(run.path, new, parts))
 
 # %% ../nbs/08a_sweep_runs.ipynb #3a07007f
 STAGE_TWO = ("instructions", "instructions_split", "tune_pairs", "tune_replay", "general_ratio", "teach_facts")  # fields of the data part that stage 1 does not read
@@ -170,16 +178,6 @@ def align_once(
         align(trained)
         if not shared.is_dir() and wanted_again(study, run):
             write_folder(shared, lambda new: _hand_on(trained.path, new, parts))
-
-
-def _hand_on(start: Path, end: Path, parts: tuple[str, ...]) -> None:
-    "Give another folder the same files; the note of a step comes last."
-    for part in parts:
-        (end / part).parent.mkdir(parents=True, exist_ok=True)
-        if (start / part).is_dir():
-            write_folder(end / part, lambda new: shutil.copytree(start / part, new, copy_function=_linked, dirs_exist_ok=True))
-        else:
-            shutil.copy2(start / part, end / part)
 
 # %% ../nbs/08a_sweep_runs.ipynb #8862cae8
 def train_run(
