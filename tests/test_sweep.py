@@ -192,10 +192,14 @@ def test_only_what_a_change_concerns_is_due_again(tmp_path, uninterrupted):
 def test_kept_models_are_measured_again_and_not_trained_again(tmp_path):
     text = SMALL.replace("arms:", "keep_models: true\narms:").replace("max_steps: 8", "max_steps: 1")
     study = study_in(tmp_path, text)
-    execute(study, study.find("AlignX/0"), lambda line: None)
+    trained = execute(study, study.find("AlignX/0"), lambda line: None)
+    step = study.find("AlignX/0").folder / ".steps" / "align.json"
+    step.write_text(json.dumps(json.loads(step.read_text()) | {"memory": {"process": 10**9}, "commit": "abc1234"}))
     study, said = study_in(tmp_path, text.replace("measures:", "measures:\n  more: {languages: [en, sw], evaluate.tuples: 20}")), []
     assert not is_done(study, study.find("AlignX/0"))
-    execute(study, study.find("AlignX/0"), said.append)
+    asked = execute(study, study.find("AlignX/0"), said.append)
+    assert 0 < trained["memory"]["process"] < asked["memory"]["process"] == 10**9, "training cost what it cost, whatever is asked later"
+    assert "abc1234" in asked["commit"].split(", ") and asked["seconds"]["align"] == trained["seconds"]["align"]
     assert [line.split()[1] for line in said if line.startswith(("build", "align"))] == ["unchanged:", "unchanged:"]
     assert set(pd.read_parquet(study.find("AlignX/0").folder / "results.parquet")["measure"]) == {"test", "more"}
 
