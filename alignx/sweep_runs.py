@@ -189,9 +189,7 @@ def measure_run(
     say: Callable[[str], None] = print,  # receives one line per step
 ) -> dict[str, Run]:  # test set → the folder with its tables
     "Ask the models of a run everything that the study measures."
-    from alignx.evaluation import EXTRA
     from alignx.pipeline import build
-    from alignx.run_measures import Subject, measure, models_of
 
     made = {}
     for name in run.measures:
@@ -202,13 +200,25 @@ def measure_run(
         own = replace(recipe, model=first, align={"layer": layer}, output_dir=str(run.folder / "measures" / folder_name(name)), evaluate=replace(recipe.evaluate, models=further or None))
         made[name] = Run(own, lambda line, name=name: say(f"{name}: {line}"))
         build(made[name])
-        for subject in [Subject(made[name], one) for one in models_of(own)]:
+    for source in models.values():
+        _ask(source, list(made.values()))
+    return made
+
+
+def _ask(source: str, measured: list[Run]) -> None:
+    "Ask a model what every test set asks of it; it is loaded when the first has a question, and once."
+    from alignx.evaluation import EXTRA
+    from alignx.run_measures import Subject, measure, models_of
+
+    loaded = {}
+    for one in measured:
+        for subject in [Subject(one, name) for name, its in models_of(one.recipe).items() if its == source]:
+            vars(subject).update(loaded)
             measure(subject)
             for kind, ask in EXTRA.items():
-                if getattr(own.evaluate, kind):
+                if getattr(one.recipe.evaluate, kind):
                     ask(subject)
-            vars(subject).pop("loaded", None)
-    return made
+            loaded = {name: value for name, value in vars(subject).items() if name == "loaded"}
 
 # %% ../nbs/08a_sweep_runs.ipynb #f37131c5
 def execute(

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
+from alignx import run_measures
 from alignx.cli import main
 from alignx.errors import InputError, UsageError
 from alignx.sweep import folder_name, load_study, question_cases, select_runs
@@ -202,6 +203,16 @@ def test_kept_models_are_measured_again_and_not_trained_again(tmp_path):
     assert "abc1234" in asked["commit"].split(", ") and asked["seconds"]["align"] == trained["seconds"]["align"]
     assert [line.split()[1] for line in said if line.startswith(("build", "align"))] == ["unchanged:", "unchanged:"]
     assert set(pd.read_parquet(study.find("AlignX/0").folder / "results.parquet")["measure"]) == {"test", "more"}
+
+
+def test_a_model_is_loaded_once_for_all_test_sets(tmp_path, monkeypatch):
+    text = SMALL.replace("measures:", "measures:\n  more: {languages: [en, sw], evaluate.tuples: 20, evaluate.metrics: [margin]}")
+    study, loads, load = study_in(tmp_path, text), [], run_measures.load_model
+    monkeypatch.setattr(run_measures, "load_model", lambda *given: loads.append(given) or load(*given))
+    execute(study, study.find("base/0"), lambda line: None)
+    assert len(loads) == 1
+    table = pd.read_parquet(study.find("base/0").folder / "results.parquet")
+    assert set(table["measure"]) == {"test", "more"} and set(table["model"]) == {"base"}
 
 
 def test_a_list_of_runs_writes_nothing(tmp_path, capsys):
