@@ -8,6 +8,7 @@ Writes to the second folder, atomically:
 
     arms.parquet          mean of each arm, model, test set and metric, with an interval over seeds and sentences
     differences.parquet   every arm against those that --against names, paired
+    by_language.parquet   the same for each language, of the metrics that matter most
     layers.parquet        mean over pairs of languages at every layer, for each arm, seed and model
     languages.parquet     each language at the arm's layer, for each arm, seed and model
     runs.parquet          settings, seconds, memory, device, commit and environment of each run
@@ -23,11 +24,12 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from alignx.evaluate.studies import arm_table, compare_arms  # noqa: E402
+from alignx.evaluate.studies import arm_table, compare_arms, compare_languages  # noqa: E402
 from alignx.sweep_results import read_study, write_table  # noqa: E402
 
 IDENTITY = ["arm", "seed", "question", "measure", "model"]
 LAYERED = ("retrieval_top1", "retrieval_centered", "mexa", "margin", "mean_cosine")
+TOLD_APART = ("retrieval_top1", "loss", "loss_pivot", "chrf_from_pivot", "chrf_to_pivot", "knowledge_real")
 PLAIN = ("perplexity", "bits_per_byte", "chrf", "bleu", "off_target", "knowledge_novel_transfer", "knowledge_novel_not_copyable_transfer")
 
 
@@ -89,7 +91,9 @@ def main() -> int:
     runs["recipe"] = [without_paths(text) for text in runs["recipe"]]
     made = {"arms": arm_table(units), "layers": layers_table(results), "languages": languages_table(results, runs), "runs": runs}
     if asked.against:
-        made["differences"] = pd.concat([compare_arms(comparable(units, runs, arm), arm, resamples=2000) for arm in asked.against], ignore_index=True)
+        compared = {arm: comparable(units, runs, arm) for arm in asked.against}
+        made["differences"] = pd.concat([compare_arms(rows, arm, resamples=2000) for arm, rows in compared.items()], ignore_index=True)
+        made["by_language"] = pd.concat([compare_languages(rows[rows["metric"].isin(TOLD_APART)], arm, resamples=2000) for arm, rows in compared.items()], ignore_index=True)
     if (asked.study / "logs.parquet").is_file():
         made["logs"] = pd.read_parquet(asked.study / "logs.parquet")
     asked.out.mkdir(parents=True, exist_ok=True)
