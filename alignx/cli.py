@@ -67,6 +67,7 @@ def _sweep_parser(commands) -> None:
     command.add_argument("--list", action="store_true", help="only tell which runs there are and which are done")
     command.add_argument("--output", help="folder of the study (default: the file's output_dir)")
     command.add_argument("--run", metavar="ARM/SEED", help="carry out this run, in this process")
+    command.add_argument("--expect", metavar="KEY", help="with --run: only if the study still means this, the run's fingerprint, by it")
     command.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
 
 # %% ../nbs/06_cli.ipynb #c8a9d339
@@ -175,12 +176,15 @@ def _sweep(arguments: argparse.Namespace, changes: dict) -> int:  # exit code
     from alignx.sweep import load_study, select_runs
     from alignx.sweep_results import runs_table
     from alignx.sweep_processes import run_study
-    from alignx.sweep_runs import execute
+    from alignx.sweep_runs import execute, run_key
 
     study = load_study(arguments.study, changes | ({"output_dir": arguments.output} if arguments.output else {}))
     if arguments.run is not None:
         _quiet()
-        execute(study, study.find(arguments.run))
+        run = study.find(arguments.run)
+        if arguments.expect not in (None, run_key(study, run)):
+            raise UsageError(f"{study.path}: what it says of {run.key!r} was changed after the sweep began; start it again")
+        execute(study, run)
         return 0
     try:
         seeds = [int(seed) for seed in arguments.seeds.split(",")] if arguments.seeds is not None else None

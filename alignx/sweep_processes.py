@@ -27,7 +27,7 @@ def run_command(
 ) -> list[str]:
     "The command that carries out one run."
     changes = changes | {"output_dir": str(study.output_dir)}
-    return [sys.executable, "-m", "alignx.cli", "sweep", str(study.path), "--run", run.key, *(word for name, text in changes.items() for word in (f"--{name}", text))]
+    return [sys.executable, "-m", "alignx.cli", "sweep", str(study.path), "--run", run.key, "--expect", run_key(study, run), *(word for name, text in changes.items() for word in (f"--{name}", text))]
 
 # %% ../nbs/08b_sweep_processes.ipynb #f14f180b
 def run_environment(

@@ -230,6 +230,14 @@ def test_a_run_that_breaks_does_not_stop_the_others(tmp_path, capsys):
     assert "99" in runs.loc["AlignX", "problem"] and any("AlignX/0: failed" in line for line in said)
 
 
+def test_a_run_that_was_changed_meanwhile_is_not_begun(tmp_path):
+    study, said = study_in(tmp_path, SMALL.replace("AlignX: {}", "AlignX: {stages: []}")), []
+    write(tmp_path, SMALL.replace("measures:", "questions:\n  q: {vary: {align.layer: [2]}}\nmeasures:"))
+    assert [run.key for run in run_study(study, study.runs, say=said.append)] == ["AlignX/0"]
+    assert any("'AlignX/0' was changed after the sweep began" in line for line in said)
+    assert is_done(study, study.find("base/0")) and not (study.find("AlignX/0").folder / "data").exists()
+
+
 def test_a_measure_may_be_for_some_models_alone(tmp_path):
     study = study_in(tmp_path, SMALL.replace("max_steps: 8", "max_steps: 1").replace("measures:", "measures:\n  before: {models: [base], languages: [en, sw], evaluate.tuples: 20}"))
     for run in study.runs:
