@@ -8,6 +8,7 @@ __all__ = ['stage_arguments', 'align_fingerprint', 'align', 'tune']
 # %% ../nbs/04_pipeline.ipynb #563eb9bb
 import json
 import shutil
+import time
 from pathlib import Path
 
 from .building import build, read_by_stage
@@ -81,6 +82,20 @@ def _step_bar():
 
     return StepBar()
 
+# %% ../nbs/04_pipeline.ipynb #8cecb5b8
+def _clock(run: Run, spent: Path):
+    "A Trainer callback: what the stage took up to its last checkpoint is in the file `spent`."
+    from transformers import TrainerCallback
+
+    start = time.perf_counter()
+    run.earlier = json.loads(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0
+
+    class Clock(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            write_text(spent, json.dumps(run.earlier + time.perf_counter() - start))
+
+    return Clock()
+
 # %% ../nbs/04_pipeline.ipynb #211adb9a
 def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
     "Train from the last checkpoint on, keep the model and the log; returns a line about it."
@@ -93,13 +108,16 @@ def _fit(run: Run, stage: str, trainer, made_from: object) -> str:
         result = trainer.train()
         trainer.save_model(str(run.path / RESULT[stage]))
         return f"{result.global_step} steps"
-    trainer.add_callback(_step_bar())
-    result = trainer.train(resume_from_checkpoint=_checkpoint(Path(trainer.args.output_dir), made_from))
+    checkpoints = Path(trainer.args.output_dir)
+    start = _checkpoint(checkpoints, made_from)
+    for callback in (_step_bar(), _clock(run, checkpoints / "seconds.json")):
+        trainer.add_callback(callback)
+    result = trainer.train(resume_from_checkpoint=start)
     write_folder(run.path / RESULT[stage], lambda new: trainer.save_model(str(new)))
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry])
     (run.path / "tables").mkdir(exist_ok=True)
     log.to_parquet(run.path / "tables" / f"{stage}_log.parquet")
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     last = [f"loss {entry['loss']:.3f}" for entry in trainer.state.log_history if "loss" in entry][-1:]
     return ", ".join([f"{result.global_step} steps", *last])
 

@@ -124,6 +124,7 @@ class Run(_Notes):
     ):
         self.recipe, self.path, self.main = recipe, Path(recipe.output_dir), process_index() == 0
         self.say = say if self.main else lambda line: None
+        self.earlier = 0.0  # seconds of a step that goes on from where another process was interrupted
         if self.main:
             self.path.mkdir(parents=True, exist_ok=True)
             recipe.save(self.path / "recipe.yaml")
@@ -144,9 +145,10 @@ class Run(_Notes):
             return False
         if self.main:
             note.unlink(missing_ok=True)
+        self.earlier = 0.0
         line = work() if self.main or together else None
         if self.main:
-            seconds = round(time.perf_counter() - start, 2)
+            seconds = round(self.earlier + time.perf_counter() - start, 2)
             cost = {"seconds": seconds, "memory": peak_memory(), "commit": code_version()}
             write_text(note, json.dumps({"fingerprint": wanted, "line": line} | cost))
             self.say(f"{name:9} {line} ({seconds:.0f} s)")

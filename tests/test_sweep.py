@@ -17,7 +17,7 @@ from alignx.errors import InputError, UsageError
 from alignx.sweep import folder_name, load_study, question_cases, select_runs
 from alignx.sweep_processes import run_environment, run_study
 from alignx.sweep_results import gather, read_study
-from alignx.sweep_runs import execute, is_done
+from alignx.sweep_runs import execute, is_done, run_note
 
 SMALL = """
 recipe: demo
@@ -146,9 +146,9 @@ def test_a_study_that_was_killed_goes_on_and_ends_the_same(tmp_path, uninterrupt
     file, out = write(tmp_path), tmp_path / "out"
     command = [sys.executable, "-m", "alignx.cli", "sweep", str(file), "--output", str(out)]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoints = out / "runs" / "AlignX" / "seed-0" / "checkpoints" / "align"
+    spent = out / "runs" / "AlignX" / "seed-0" / "checkpoints" / "align" / "seconds.json"
     limit = time.monotonic() + 120
-    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+    while not spent.is_file():
         assert process.poll() is None and time.monotonic() < limit, "no checkpoint"
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
@@ -156,12 +156,15 @@ def test_a_study_that_was_killed_goes_on_and_ends_the_same(tmp_path, uninterrupt
     study = load_study(file, {"output_dir": str(out)})
     assert is_done(study, study.runs[0]) and not is_done(study, study.runs[1])
     done_at = (out / "runs" / "base" / "seed-0" / "run.json").stat().st_mtime_ns
+    assert 0 < json.loads(spent.read_text()) < 120
+    spent.write_text("5000")
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert (out / "runs" / "base" / "seed-0" / "run.json").stat().st_mtime_ns == done_at, "what was done is not done again"
     tables, expected = read_study(out), read_study(uninterrupted.output_dir)
     pd.testing.assert_frame_equal(tables["units"], expected["units"])
     origin = ["device", "environment", "commit"]
     pd.testing.assert_frame_equal(tables["results"].drop(columns=origin), expected["results"].drop(columns=origin))
+    assert 5000 < run_note(study.runs[1])["seconds"]["align"] < 5120, "what was spent before it was killed counts"
 
 
 def test_a_study_that_is_told_to_end_ends_its_runs(tmp_path):
