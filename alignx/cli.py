@@ -67,7 +67,7 @@ def _sweep_parser(commands) -> None:
     command.add_argument("--list", action="store_true", help="only tell which runs there are and which are done")
     command.add_argument("--output", help="folder of the study (default: the file's output_dir)")
     command.add_argument("--run", metavar="ARM/SEED", help="carry out this run, in this process")
-    command.add_argument("--expect", metavar="KEY", help="with --run: only if the study still means this, the run's fingerprint, by it")
+    command.add_argument("--expect", metavar="KEY", help="with --run: only if this is still the run's fingerprint")
     command.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
 
 # %% ../nbs/06_cli.ipynb #c8a9d339
