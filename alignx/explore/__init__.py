@@ -24,5 +24,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "row_inspector": ["RowInspector"],
         "study_curves": ["arm_profile", "factor_lines", "gradient_lines"],
         "study_plots": ["arm_colors", "arm_dots", "difference_dots", "last_stage", "tradeoff"],
+        "study_tables": ["aim_table", "study_table", "verdict"],
     },
 )

@@ -18,7 +18,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from ..errors import InputError, UsageError, unknown
 from .figures import house_style, label_ends, new_figure, readable, readable_names, thinned
 from .palette import PALETTE
-from .study_plots import Key, arm_colors, arrow, footnote, panel_grid, study_rows, titles_of
+from .study_plots import Key, arm_colors, averaged_over, arrow, footnote, panel_grid, study_rows, titles_of
 from .training_panels import panel_place
 
 # %% ../../nbs/explore/11a_study_curves.ipynb #aa40661b
@@ -133,7 +133,7 @@ def factor_lines(
             ends.append((readable(level["arm"].iloc[0], 22), axis.get_xlim()[1], level["value"].iloc[0], "#555555"))
         axis.set_title(textwrap.fill(titles[key], 36), fontsize=9)
         axis.set(xlabel=readable(x), ylabel=arrow(key, directions))
-    footnote(figure, f"{'' if hue is None else f'colours: {readable(hue)}; '}{'bands' if numeric else 'bars'}: 95 % intervals over seeds and sentences; dashes: lowest and highest seed")
+    footnote(figure, f"{'' if hue is None else f'colours: {readable(hue)}; '}{'bands' if numeric else 'bars'}: 95 % intervals {averaged_over(pd.concat(rows.values()), 'dashes')}")
     _label_all(drawn)
     return figure
 
