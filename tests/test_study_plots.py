@@ -9,10 +9,10 @@ from matplotlib.colors import to_hex
 
 from alignx.errors import InputError, UsageError
 from alignx.evaluate.studies import UNIT_COLUMNS, arm_table, compare_arms
-from alignx.explore import arm_colors, arm_dots, arm_profile, difference_dots, factor_lines, gradient_lines, last_stage, tradeoff
+from alignx.evaluate.study_rows import better, decimals, last_stage
+from alignx.explore import arm_colors, arm_dots, arm_profile, difference_dots, factor_lines, gradient_lines, tradeoff
 from alignx.explore.figures import covered, to_svg
 from alignx.explore.palette import OKABE_ITO
-from alignx.explore.study_plots import better, decimals
 
 METRICS = ["retrieval_top1", "mexa", "chrf_from_pivot", "off_target_from_pivot", "knowledge_novel", "loss_pivot"]
 PLAIN = ["base", "SFT", "CPT + SFT", "AlignX", "AlignX without contrastive", "AlignX without language matching", "CPT on all pairs + SFT", "paper"]
@@ -192,7 +192,7 @@ def test_directions_and_decimals():
 
 @pytest.mark.parametrize("call, error, words", [
     (lambda s: arm_dots(s["levels"].iloc[:0], ["mexa"]), InputError, "missing rows"),
-    (lambda s: arm_dots(s["levels"], []), InputError, "none to draw"),
+    (lambda s: arm_dots(s["levels"], []), InputError, "none to show"),
     (lambda s: arm_dots(s["levels"].assign(value=np.nan), ["mexa"]), InputError, "no value of 'mexa' is a number"),
     (lambda s: arm_dots(pd.concat([s["levels"], s["levels"]]), ["mexa"]), InputError, "last_stage"),
     (lambda s: arm_dots(s["levels"], ["mexo"]), UsageError, "did you mean 'mexa'"),

@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "language_pairs": ["LanguagePairs", "as_matrix", "language_pairs", "measure_language_pairs", "tuples_of"],
         "comparison": ["at_layers", "by_language", "compare_models", "overall_table"],
         "studies": ["UNIT_COLUMNS", "arm_table", "check_units", "compare_arms", "compare_languages"],
+        "study_rows": ["last_stage"],
         "card": ["evaluation_card", "overview", "with_interval"],
         "generation": ["continuations", "generate"],
         "translation": ["both_directions", "translate", "translation_prompts"],

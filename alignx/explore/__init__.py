@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "projection_plots": ["projection_panels"],
         "row_inspector": ["RowInspector"],
         "study_curves": ["arm_profile", "factor_lines", "gradient_lines"],
-        "study_plots": ["arm_colors", "arm_dots", "difference_dots", "last_stage", "tradeoff"],
+        "study_plots": ["arm_colors", "arm_dots", "difference_dots", "tradeoff"],
         "study_tables": ["aim_table", "study_table", "verdict"],
     },
 )

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from ..errors import InputError, UsageError, unknown
+from ..evaluate.study_rows import Key, study_rows
 from .figures import house_style, label_ends, new_figure, readable, readable_names, thinned
 from .palette import PALETTE
-from .study_plots import Key, arm_colors, averaged_over, arrow, footnote, panel_grid, study_rows, titles_of
+from .study_plots import arm_colors, averaged_over, arrow, footnote, panel_grid, titles_of
 from .training_panels import panel_place
 
 # %% ../../nbs/explore/11a_study_curves.ipynb #aa40661b

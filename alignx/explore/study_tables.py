@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 import pandas as pd
 
 from ..errors import InputError, unknown
-from .study_plots import Key, decimals, study_rows, titles_of
+from ..evaluate.study_rows import Key, decimals, metric_titles, study_rows
 
 # %% ../../nbs/explore/11b_study_tables.ipynb #d9a0d287
 def interval_text(
@@ -43,7 +43,7 @@ def study_table(
     for arm in columns:
         if arm not in known:
             raise unknown("arm", arm, known, "table of arms")
-    titles = metrics if isinstance(metrics, Mapping) else titles_of(metrics)
+    titles = metric_titles(metrics)
     for key in titles:
         rows, places = _by_arm(table, key, transforms)
         for arm, row in rows.reindex(list(columns)).iterrows():
@@ -79,7 +79,7 @@ def aim_table(
     transforms: Mapping[Key, Callable] | None = None,  # metric → function into the unit to show
 ) -> pd.DataFrame:  # text: a row for each aim, the aim and a column for each arm
     "Each arm's number, its interval and whether the aim is reached. `InputError` for what is not there."
-    named = {key: (titles or {}).get(key, titles_of([key])[key]) for key in titles_of(aims)}
+    named = {key: (titles or {}).get(key, metric_titles([key])[key]) for key in metric_titles(aims)}
     written = study_table(table, named, arms, transforms)
     for row, (key, (side, aim)) in enumerate(aims.items()):
         rows, _ = _by_arm(table, key, transforms)
