@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ..errors import InputError, UsageError, unknown
 
@@ -72,14 +73,12 @@ def _counts(items: int, resamples: int, generator: np.random.Generator) -> np.nd
     return generator.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float64)
 
 
-def _over_seeds(scores: np.ndarray, picks: np.ndarray) -> np.ndarray:  # [draws]
-    "Mean over the seeds of each draw; `scores` [draws, seeds], `picks` [draws, seeds] numbers of seeds."
-    return np.take_along_axis(scores, picks, axis=1).mean(axis=1) if scores.shape[1] > 1 else scores[:, 0]
-
-
-def _picks(seeds: int, resamples: int, generator: np.random.Generator) -> np.ndarray:  # [resamples, seeds]
-    "Which seeds are in each draw."
-    return generator.integers(seeds, size=(resamples, seeds))
+def _moved_by_seeds(single: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:  # [resamples]
+    "How far the mean of the scores `single` [seeds] may be from that of all seeds: σ/√S times draws from Student's distribution."
+    if len(single) < 2:
+        return np.zeros(resamples)
+    quantiles = stats.t.ppf((generator.permutation(resamples) + 0.5) / resamples, len(single) - 1)
+    return single.std(ddof=1) / np.sqrt(len(single)) * quantiles
 
 # %% ../../nbs/evaluate/13_studies.ipynb #da0368e2
 KINDS = ["arm", "model", "measure", "metric"]
@@ -105,7 +104,7 @@ def arm_table(
         for (arm, model), own in part.groupby(["arm", "model"], sort=False):
             laid = _lay(own, languages, ids)
             single = laid.scores(np.ones((1, len(ids))))[0]
-            draws = _over_seeds(laid.scores(counts), _picks(len(laid.seeds), resamples, generator))
+            draws = laid.scores(counts).mean(axis=1) + _moved_by_seeds(single, resamples, generator)
             low, high = np.nanquantile(draws, [tail, 1 - tail])
             rows.append((arm, model, measure, metric, single.mean(), low, high, single.min(), single.max(), len(laid.seeds), own["language"].nunique(), own["id"].nunique()))
     return pd.DataFrame(rows, columns=[*KINDS, "value", "low", "high", "lowest", "highest", "seeds", "languages", "n"])
@@ -124,11 +123,12 @@ def _shared(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd
     return before[indices[0].isin(indices[1])], after[indices[1].isin(indices[0])]
 
 
-def _difference(before: _Laid, after: _Laid, counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:  # [draws]
-    "After minus before in each draw; equal seeds are drawn together."
-    picks = {len(side.seeds): None for side in (before, after)}
-    picks = {size: _picks(size, len(counts), generator) for size in picks}
-    return _over_seeds(after.scores(counts), picks[len(after.seeds)]) - _over_seeds(before.scores(counts), picks[len(before.seeds)])
+def _difference(before: _Laid, after: _Laid, counts: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # [2] scores, [draws]
+    "The two scores, and after minus before in each draw; equal seeds are compared with each other."
+    single = [side.scores(np.ones((1, counts.shape[1])))[0] for side in (before, after)]
+    apart = [single[1] - single[0]] if before.seeds == after.seeds else single
+    drawn = [side.scores(counts).mean(axis=1) for side in (before, after)]
+    return np.array([score.mean() for score in single]), drawn[1] - drawn[0] + sum(_moved_by_seeds(part, len(counts), generator) for part in apart)
 
 # %% ../../nbs/evaluate/13_studies.ipynb #fe739493
 def compare_arms(
@@ -149,9 +149,8 @@ def compare_arms(
                 continue
             languages, ids = (sorted(own[column].unique(), key=str) for column in ("language", "id"))
             sides = [_lay(side, languages, ids) for side in (other, own)]
-            before, after = (side.scores(np.ones((1, len(ids))))[0].mean() for side in sides)
             counts = drawn.setdefault(len(ids), _counts(len(ids), resamples, np.random.default_rng(seed)))
-            draws = _difference(*sides, counts, np.random.default_rng(seed + 1))
+            (before, after), draws = _difference(*sides, counts, np.random.default_rng(seed + 1))
             low, high = np.nanquantile(draws, [tail, 1 - tail])
             beyond = min((draws <= 0).sum(), (draws >= 0).sum())
             rows.append((arm, model, measure, metric, against, before, after, after - before, low, high, min(1.0, 2 * (beyond + 1) / (resamples + 1)), len(sides[1].seeds), len(ids)))
