@@ -6,8 +6,9 @@
 __all__ = ['UNIT_COLUMNS', 'KINDS', 'check_units', 'arm_table', 'compare_arms', 'compare_languages']
 
 # %% ../../nbs/evaluate/13_studies.ipynb #7e02f410
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -45,11 +46,24 @@ class _Laid:
     seeds: list[int]
     sums: np.ndarray  # [seeds, languages, ids] weight × value
     weights: np.ndarray  # [seeds, languages, ids]
+    there: np.ndarray  # [seeds, languages, ids] whether there is such a unit
+
+    def in_language(self, place: int) -> "_Laid":
+        "One language, on the axes of all."
+        return _Laid(self.seeds, *(part[:, [place]] for part in (self.sums, self.weights, self.there)))
+
+    def only(self, wanted: np.ndarray) -> "_Laid":
+        "What `wanted`, which may lack the axis of seeds, has and this has too, on axes without what is left empty."
+        there = self.there & wanted
+        kept = np.ix_(*(there.any(axis=others) for others in ((1, 2), (0, 2), (0, 1))))
+        seeds = [seed for seed, has in zip(self.seeds, there.any(axis=(1, 2))) if has]
+        return _Laid(seeds, (self.sums * there)[kept], (self.weights * there)[kept], there[kept])
 
     def scores(self, counts: np.ndarray) -> np.ndarray:  # [draws, seeds]
         "Mean over languages of the weighted means, for draws that contain sentence i `counts[:, i]` times."
-        shape = (len(counts), *self.sums.shape[:2])
-        above, below = ((counts @ part.reshape(-1, part.shape[-1]).T).reshape(shape) for part in (self.sums, self.weights))
+        everywhere = (self.weights.sum(-1) > 0).all(0)
+        parts = [part * everywhere[:, None] for part in (self.sums, self.weights)]
+        above, below = ((counts @ part.reshape(-1, part.shape[-1]).T).reshape(len(counts), *part.shape[:2]) for part in parts)
         with np.errstate(invalid="ignore"):
             ratio = np.where(below > 0, above / below, np.nan)
         drawn = np.isfinite(ratio)
@@ -59,13 +73,10 @@ class _Laid:
 def _lay(part: pd.DataFrame, languages: list[str], ids: list) -> _Laid:
     "Put the units of one arm on the axes."
     seeds = sorted(part["seed"].unique())
-    places = [pd.Index(axis).get_indexer(part[column]) for axis, column in ((seeds, "seed"), (languages, "language"), (ids, "id"))]
-    sums, weights = np.zeros((2, len(seeds), len(languages), len(ids)))
-    weights[tuple(places)] = part["weight"]
-    sums[tuple(places)] = part["value"] * part["weight"]
-    everywhere = (weights.sum(-1) > 0).all(0)
-    weights[:, ~everywhere] = sums[:, ~everywhere] = 0
-    return _Laid(seeds, sums, weights)
+    places = tuple(pd.Index(axis).get_indexer(part[column]) for axis, column in ((seeds, "seed"), (languages, "language"), (ids, "id")))
+    sums, weights, there = np.zeros((3, len(seeds), len(languages), len(ids)))
+    weights[places], sums[places], there[places] = part["weight"], part["value"] * part["weight"], 1
+    return _Laid(seeds, sums, weights, there > 0)
 
 # %% ../../nbs/evaluate/13_studies.ipynb #0f151417
 def _counts(items: int, resamples: int, generator: np.random.Generator) -> np.ndarray:  # [resamples, items]
@@ -84,10 +95,11 @@ def _moved_by_seeds(single: np.ndarray, resamples: int, generator: np.random.Gen
 KINDS = ["arm", "model", "measure", "metric"]
 
 
-def _groups(units: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFrame, list, list]]:
-    "For each measure and metric: its name, its units, its languages and its ids."
+def _groups(units: pd.DataFrame) -> Iterator[tuple[tuple, dict[tuple, _Laid], list[str]]]:
+    "For each measure and metric: its name, its units by arm and model on shared axes, and its languages."
     for name, part in units.groupby(["measure", "metric"], sort=False):
-        yield name, part, sorted(part["language"].unique()), sorted(part["id"].unique(), key=str)
+        languages, ids = sorted(part["language"].unique()), sorted(part["id"].unique(), key=str)
+        yield name, {key: _lay(own, languages, ids) for key, own in part.groupby(["arm", "model"], sort=False)}, languages
 
 
 def arm_table(
@@ -98,29 +110,35 @@ def arm_table(
 ) -> pd.DataFrame:  # arm, model, measure, metric, value, low, high, lowest, highest, seeds, languages, n
     "Mean over seeds and languages of each arm, with an interval over seeds and sentences; `n` counts sentences."
     units, rows, tail = check_units(units), [], (1 - confidence) / 2
-    for (measure, metric), part, languages, ids in _groups(units):
+    for kind, arms, _ in _groups(units):
         generator = np.random.default_rng(seed)
-        counts = _counts(len(ids), resamples, generator)
-        for (arm, model), own in part.groupby(["arm", "model"], sort=False):
-            laid = _lay(own, languages, ids)
-            single = laid.scores(np.ones((1, len(ids))))[0]
+        counts = _counts(next(iter(arms.values())).sums.shape[-1], resamples, generator)
+        for name, laid in arms.items():
+            single = laid.scores(np.ones((1, counts.shape[1])))[0]
             draws = laid.scores(counts).mean(axis=1) + _moved_by_seeds(single, resamples, generator)
             low, high = np.nanquantile(draws, [tail, 1 - tail])
-            rows.append((arm, model, measure, metric, single.mean(), low, high, single.min(), single.max(), len(laid.seeds), own["language"].nunique(), own["id"].nunique()))
+            there = laid.there.any(axis=0)
+            rows.append((*name, *kind, single.mean(), low, high, single.min(), single.max(), len(laid.seeds), there.any(axis=1).sum(), there.any(axis=0).sum()))
     return pd.DataFrame(rows, columns=[*KINDS, "value", "low", "high", "lowest", "highest", "seeds", "languages", "n"])
 
 # %% ../../nbs/evaluate/13_studies.ipynb #c0890a8d
-def _baseline(part: pd.DataFrame, against: str, model: str) -> pd.DataFrame:
-    "The units of the arm to compare with: those of the same stage, or of the only model that it has."
-    own = part[part["arm"] == against]
-    return own[own["model"] == model] if own["model"].nunique() > 1 or (own["model"] == model).any() else own[own["model"] == "base"]
+def _baseline(arms: dict[tuple, _Laid], against: str, model: str) -> tuple[str, _Laid | None]:  # its model, its units
+    "What to compare with: the same stage, or the only model that the arm has."
+    own = {name: laid for (arm, name), laid in arms.items() if arm == against}
+    stage = model if len(own) > 1 or model in own else "base"
+    return stage, own.get(stage)
 
 
-def _shared(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    "The units of sentences, languages and, unless one side was never trained, seeds that both sides have."
-    keys = ["language", "id"] if "base" in {*before["model"], *after["model"]} else ["seed", "language", "id"]
-    indices = [pd.MultiIndex.from_frame(side[keys]) for side in (before, after)]
-    return before[indices[0].isin(indices[1])], after[indices[1].isin(indices[0])]
+def _shared(before: _Laid, after: _Laid, untrained: bool) -> tuple[_Laid, _Laid] | None:
+    "The units of sentences, languages and, unless one side was never trained, seeds that both sides have; None if there are none."
+    if untrained:
+        common = [before.there.any(axis=0) & after.there.any(axis=0)] * 2
+    else:
+        common = [np.zeros_like(side.there) for side in (before, after)]
+        for seed in {*before.seeds} & {*after.seeds}:
+            one, other = before.seeds.index(seed), after.seeds.index(seed)
+            common[0][one] = common[1][other] = before.there[one] & after.there[other]
+    return (before.only(common[0]), after.only(common[1])) if common[0].any() else None
 
 
 def _difference(before: _Laid, after: _Laid, counts: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # [2] scores, [draws]
@@ -131,6 +149,36 @@ def _difference(before: _Laid, after: _Laid, counts: np.ndarray, generator: np.r
     return np.array([score.mean() for score in single]), drawn[1] - drawn[0] + sum(_moved_by_seeds(part, len(counts), generator) for part in apart)
 
 # %% ../../nbs/evaluate/13_studies.ipynb #fe739493
+def _compared(arms: dict[tuple, _Laid], against: str, counts: Callable[[int], np.ndarray], seed: int, tail: float) -> Iterator[tuple]:
+    "Of each arm and model: arm, model, before, after, low, high, p value, how many seeds and sentences."
+    for (arm, model), laid in arms.items():
+        stage, other = _baseline(arms, against, model)
+        sides = None if arm == against or other is None else _shared(other, laid, "base" in (stage, model))
+        if sides is None:
+            continue
+        drawn = counts(sides[1].sums.shape[-1])
+        (before, after), draws = _difference(*sides, drawn, np.random.default_rng(seed + 1))
+        low, high = np.nanquantile(draws, [tail, 1 - tail])
+        beyond = min((draws <= 0).sum(), (draws >= 0).sum())
+        yield arm, model, before, after, low, high, min(1.0, 2 * (beyond + 1) / (len(drawn) + 1)), len(sides[1].seeds), drawn.shape[1]
+
+
+def _compare(units: pd.DataFrame, against: str, resamples: int, confidence: float, seed: int, each: bool) -> pd.DataFrame:
+    "All comparisons with an arm, over all languages or in each."
+    units, rows = check_units(units), []
+    if against not in set(units["arm"]):
+        raise unknown("arm", against, units["arm"].unique(), "compare_arms")
+    counts = cache(lambda items: _counts(items, resamples, np.random.default_rng(seed)))
+    for (measure, metric), arms, languages in _groups(units):
+        parts = {language: {name: laid.in_language(place) for name, laid in arms.items() if laid.there[:, place].any()} for place, language in enumerate(languages)} if each else {"": arms}
+        for language, part in parts.items():
+            for arm, model, before, after, *rest in _compared(part, against, counts, seed, (1 - confidence) / 2):
+                rows.append((language, arm, model, measure, metric, against, before, after, after - before, *rest))
+    if not rows:
+        raise UsageError(f"compare_arms: no arm shares a measure, a stage and a seed with {against!r}")
+    return pd.DataFrame(rows, columns=["language", *KINDS, "against", "before", "after", "difference", "low", "high", "p_value", "seeds", "n"])
+
+
 def compare_arms(
     units: pd.DataFrame,  # see UNIT_COLUMNS
     against: str,  # the arm that the others are compared with
@@ -139,24 +187,7 @@ def compare_arms(
     seed: int = 0,  # of the draws
 ) -> pd.DataFrame:  # arm, model, measure, metric, against, before, after, difference, low, high, p_value, seeds, n
     "Every other arm minus `against`, at the same stage, on the same sentences and, where both have several, the same seeds."
-    units, rows, drawn, tail = check_units(units), [], {}, (1 - confidence) / 2
-    if against not in set(units["arm"]):
-        raise unknown("arm", against, units["arm"].unique(), "compare_arms")
-    for (measure, metric), part, _, _ in _groups(units):
-        for (arm, model), own in part[part["arm"] != against].groupby(["arm", "model"], sort=False):
-            other, own = _shared(_baseline(part, against, model), own)
-            if own.empty:
-                continue
-            languages, ids = (sorted(own[column].unique(), key=str) for column in ("language", "id"))
-            sides = [_lay(side, languages, ids) for side in (other, own)]
-            counts = drawn.setdefault(len(ids), _counts(len(ids), resamples, np.random.default_rng(seed)))
-            (before, after), draws = _difference(*sides, counts, np.random.default_rng(seed + 1))
-            low, high = np.nanquantile(draws, [tail, 1 - tail])
-            beyond = min((draws <= 0).sum(), (draws >= 0).sum())
-            rows.append((arm, model, measure, metric, against, before, after, after - before, low, high, min(1.0, 2 * (beyond + 1) / (resamples + 1)), len(sides[1].seeds), len(ids)))
-    if not rows:
-        raise UsageError(f"compare_arms: no arm shares a measure, a stage and a seed with {against!r}")
-    return pd.DataFrame(rows, columns=[*KINDS, "against", "before", "after", "difference", "low", "high", "p_value", "seeds", "n"])
+    return _compare(units, against, resamples, confidence, seed, each=False).drop(columns="language")
 
 # %% ../../nbs/evaluate/13_studies.ipynb #a8b32f26
 def compare_languages(
@@ -167,9 +198,4 @@ def compare_languages(
     seed: int = 0,  # of the draws
 ) -> pd.DataFrame:  # language, and the columns of compare_arms
     "`compare_arms` for each language by itself."
-    units = check_units(units)
-    measures = units["measure"].astype(str) + "\n" + units["language"].astype(str)
-    table = compare_arms(units.assign(measure=measures), against, resamples, confidence, seed)
-    parts = table["measure"].str.split("\n", n=1)
-    table.insert(0, "language", parts.str[1])
-    return table.assign(measure=parts.str[0])
+    return _compare(units, against, resamples, confidence, seed, each=True)
