@@ -141,26 +141,27 @@ def _shared(before: _Laid, after: _Laid, untrained: bool) -> tuple[_Laid, _Laid]
     return (before.only(common[0]), after.only(common[1])) if common[0].any() else None
 
 
-def _difference(before: _Laid, after: _Laid, counts: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # [2] scores, [draws]
-    "The two scores, and after minus before in each draw; equal seeds are compared with each other."
+def _difference(before: _Laid, after: _Laid, counts: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [2] scores, differences of single seeds, [draws]
+    "The two scores, and after minus before for each seed and in each draw; equal seeds are compared with each other."
     single = [side.scores(np.ones((1, counts.shape[1])))[0] for side in (before, after)]
-    apart = [single[1] - single[0]] if before.seeds == after.seeds else single
+    each = single[1] - (single[0] if before.seeds == after.seeds else single[0].mean())
+    apart = [each] if before.seeds == after.seeds else single
     drawn = [side.scores(counts).mean(axis=1) for side in (before, after)]
-    return np.array([score.mean() for score in single]), drawn[1] - drawn[0] + sum(_moved_by_seeds(part, len(counts), generator) for part in apart)
+    return np.array([score.mean() for score in single]), each, drawn[1] - drawn[0] + sum(_moved_by_seeds(part, len(counts), generator) for part in apart)
 
 # %% ../../nbs/evaluate/13_studies.ipynb #fe739493
 def _compared(arms: dict[tuple, _Laid], against: str, counts: Callable[[int], np.ndarray], seed: int, tail: float) -> Iterator[tuple]:
-    "Of each arm and model: arm, model, before, after, low, high, p value, how many seeds and sentences."
+    "Of each arm and model: arm, model, before, after, low, high, lowest and highest seed, p value, how many seeds and sentences."
     for (arm, model), laid in arms.items():
         stage, other = _baseline(arms, against, model)
         sides = None if arm == against or other is None else _shared(other, laid, "base" in (stage, model))
         if sides is None:
             continue
         drawn = counts(sides[1].sums.shape[-1])
-        (before, after), draws = _difference(*sides, drawn, np.random.default_rng(seed + 1))
+        (before, after), single, draws = _difference(*sides, drawn, np.random.default_rng(seed + 1))
         low, high = np.nanquantile(draws, [tail, 1 - tail])
         beyond = min((draws <= 0).sum(), (draws >= 0).sum())
-        yield arm, model, before, after, low, high, min(1.0, 2 * (beyond + 1) / (len(drawn) + 1)), len(sides[1].seeds), drawn.shape[1]
+        yield arm, model, before, after, low, high, single.min(), single.max(), min(1.0, 2 * (beyond + 1) / (len(drawn) + 1)), len(sides[1].seeds), drawn.shape[1]
 
 
 def _compare(units: pd.DataFrame, against: str, resamples: int, confidence: float, seed: int, each: bool) -> pd.DataFrame:
@@ -176,7 +177,7 @@ def _compare(units: pd.DataFrame, against: str, resamples: int, confidence: floa
                 rows.append((language, arm, model, measure, metric, against, before, after, after - before, *rest))
     if not rows:
         raise UsageError(f"compare_arms: no arm shares a measure, a stage and a seed with {against!r}")
-    return pd.DataFrame(rows, columns=["language", *KINDS, "against", "before", "after", "difference", "low", "high", "p_value", "seeds", "n"])
+    return pd.DataFrame(rows, columns=["language", *KINDS, "against", "before", "after", "difference", "low", "high", "lowest", "highest", "p_value", "seeds", "n"])
 
 
 def compare_arms(
@@ -185,7 +186,7 @@ def compare_arms(
     resamples: int = 10_000,  # bootstrap draws; no p value is below 2 / (draws + 1)
     confidence: float = 0.95,  # share of the draws inside the interval
     seed: int = 0,  # of the draws
-) -> pd.DataFrame:  # arm, model, measure, metric, against, before, after, difference, low, high, p_value, seeds, n
+) -> pd.DataFrame:  # arm, model, measure, metric, against, before, after, difference, low, high, lowest, highest, p_value, seeds, n
     "Every other arm minus `against`, at the same stage, on the same sentences and, where both have several, the same seeds."
     return _compare(units, against, resamples, confidence, seed, each=False).drop(columns="language")
 

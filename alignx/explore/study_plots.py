@@ -193,7 +193,7 @@ def difference_dots(
     figure, axes = _small_panels(rows, titles, arm_colors([against, *table["arm"]]) | dict(colors or {}), directions, zeros)
     for key, axis in axes.items():
         axis.axvline(zeros[key], color="#333333", linewidth=0.8, zorder=1)
-    footnote(figure, f"difference from {readable(against)}; line: 95 % interval {averaged_over(pd.concat(rows.values()))}; hollow: the interval includes zero")
+    footnote(figure, f"difference from {readable(against)}; line: 95 % interval {averaged_over(pd.concat(rows.values()), 'ticks' if 'lowest' in table else '')}; hollow: the interval includes zero")
     return figure
 
 # %% ../../nbs/explore/11_study_plots.ipynb #7fc5b1dc
