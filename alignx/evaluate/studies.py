@@ -6,7 +6,7 @@
 __all__ = ['UNIT_COLUMNS', 'KINDS', 'check_units', 'arm_table', 'compare_arms', 'compare_languages']
 
 # %% ../../nbs/evaluate/13_studies.ipynb #7e02f410
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -102,6 +102,13 @@ def _groups(units: pd.DataFrame) -> Iterator[tuple[tuple, dict[tuple, _Laid], li
         yield name, {key: _lay(own, languages, ids) for key, own in part.groupby(["arm", "model"], sort=False)}, languages
 
 
+def _bounds(arms: Iterable[_Laid]) -> tuple[float, float]:
+    "0 and 1, as far as no unit is beyond."
+    values = np.concatenate([laid.sums[laid.weights > 0] / laid.weights[laid.weights > 0] for laid in arms])
+    low = 0.0 if (values >= 0).all() else -np.inf
+    return low, 1.0 if low == 0 and (values <= 1).all() else np.inf
+
+
 def arm_table(
     units: pd.DataFrame,  # see UNIT_COLUMNS
     resamples: int = 1000,  # bootstrap draws
@@ -111,12 +118,13 @@ def arm_table(
     "Mean over seeds and languages of each arm, with an interval over seeds and sentences; `n` counts sentences."
     units, rows, tail = check_units(units), [], (1 - confidence) / 2
     for kind, arms, _ in _groups(units):
+        bounds = _bounds(arms.values())
         generator = np.random.default_rng(seed)
         counts = _counts(next(iter(arms.values())).sums.shape[-1], resamples, generator)
         for name, laid in arms.items():
             single = laid.scores(np.ones((1, counts.shape[1])))[0]
             draws = laid.scores(counts).mean(axis=1) + _moved_by_seeds(single, resamples, generator)
-            low, high = np.nanquantile(draws, [tail, 1 - tail])
+            low, high = np.clip(np.nanquantile(draws, [tail, 1 - tail]), *bounds)
             there = laid.there.any(axis=0)
             rows.append((*name, *kind, single.mean(), low, high, single.min(), single.max(), len(laid.seeds), there.any(axis=1).sum(), there.any(axis=0).sum()))
     return pd.DataFrame(rows, columns=[*KINDS, "value", "low", "high", "lowest", "highest", "seeds", "languages", "n"])
