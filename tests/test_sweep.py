@@ -1,4 +1,5 @@
 """A study: what its file may say, and what happens to its runs when they are killed, break, or are started twice."""
+import importlib.util
 import json
 import os
 import signal
@@ -328,3 +329,19 @@ def test_publishing_keeps_the_arms_that_another_machine_has_done(tmp_path, unint
         assert (kept[name]["arm"] == "elsewhere").sum() == (table["arm"] == "AlignX").sum() > 0
         pd.testing.assert_frame_equal(kept[name][kept[name]["arm"] != "elsewhere"].reset_index(drop=True), table)
     assert "elsewhere" not in set(publish()["arms"]["arm"])
+
+
+def test_a_run_of_a_question_is_compared_with_those_that_differ_in_one_setting():
+    specification = importlib.util.spec_from_file_location("publish_study", Path(__file__).parent.parent / "tools" / "publish_study.py")
+    publish_study = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(publish_study)
+    settings = {
+        "arm": {"temperature": 0.1, "layer": 3}, "question: usual": {"temperature": 0.2, "layer": 3}, "question: sibling": {"temperature": 0.3, "layer": 5},
+        "other: one apart": {"temperature": 0.2, "layer": 4}, "other: two apart": {"temperature": 0.1, "layer": 4}, "other: both stages": {"temperature": 0.2, "layer": 5},
+    }  # fmt: skip
+    stages = {name: ["align", "tune"] if name in ("arm", "other: both stages") else ["align"] for name in settings}
+    runs = pd.DataFrame([{"arm": name, "recipe": json.dumps({"seed": 0, "stages": stages[name], "align": align})} for name, align in settings.items()])
+    units = pd.DataFrame({"arm": list(settings), "question": [name.partition(":")[0] if ":" in name else "" for name in settings]})
+    compared = lambda arm: publish_study.comparable(units, runs, arm)["arm"].tolist()
+    assert compared("question: usual") == ["question: usual", "question: sibling", "other: one apart"]
+    assert compared("arm") == ["arm", "other: both stages"]

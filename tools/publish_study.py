@@ -46,11 +46,23 @@ def languages_table(results: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return rows[[*IDENTITY, "source_lang", "target_lang", "metric", "value", "low", "high", "n"]].dropna(subset="value")
 
 
+def settings_apart(one: str, other: str) -> int:
+    "In how many settings two recipes differ."
+    told = [json.loads(recipe) for recipe in (one, other)]
+    flat = [{f"{part}.{name}": value for part, values in recipe.items() if isinstance(values, dict) for name, value in values.items()} for recipe in told]
+    return sum(flat[0].get(name) != flat[1].get(name) for name in {*flat[0], *flat[1]})
+
+
 def comparable(units: pd.DataFrame, runs: pd.DataFrame, arm: str) -> pd.DataFrame:
-    "What an arm is compared with: arms, and cases of questions that train the same stages; a run of a question with the runs of that question."
-    stages = runs.set_index("arm")["recipe"].map(lambda recipe: json.loads(recipe).get("stages"))
-    asked, trained = units.loc[units["arm"] == arm, "question"].unique(), [name for name, trains in stages.items() if trains == stages[[arm]].iloc[0]]
-    return units[units["question"].isin(asked) | (units["arm"].isin(trained) if "" in asked else False)]
+    "What an arm is compared with: arms, and cases of questions that train the same stages; a run of a question with the runs of that question, and with those of others that differ from it in one setting."
+    recipes = runs.drop_duplicates("arm").set_index("arm")["recipe"]
+    stages = recipes.map(lambda recipe: json.loads(recipe).get("stages"))
+    trained = [name for name, trains in stages.items() if trains == stages[arm]]
+    asked = units.loc[units["arm"] == arm, "question"].unique()
+    if "" in asked:
+        return units[units["question"].isin(asked) | units["arm"].isin(trained)]
+    near = [name for name in trained if settings_apart(recipes[name], recipes[arm]) == 1]
+    return units[units["question"].isin(asked) | (units["arm"].isin(near) & (units["question"] != ""))]
 
 
 def without_paths(recipe: str) -> str:
